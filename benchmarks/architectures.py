@@ -13,7 +13,6 @@ import argparse
 import contextlib
 import io
 import json
-import math
 import statistics
 import sys
 import time
@@ -25,6 +24,7 @@ from typing import Any
 from common import report, say
 
 from lightning_xt.cli import main as lightning_xt
+from lightning_xt.commands.ablation.mean_tests import compare_means
 from lightning_xt.training.language_model import LanguageModel
 
 TUNING_SEED = 100
@@ -182,34 +182,15 @@ def train(architecture: str, arguments: list[str], seed: int, length: int, folde
 
 def compare(first: Sequence[float], second: Sequence[float]) -> dict[str, Any]:
     """Return Welch's t-test of two samples."""
-    variances = [statistics.variance(each) / len(each) for each in (first, second)]
-    difference = statistics.mean(first) - statistics.mean(second)
-    t = difference / math.sqrt(sum(variances))
-    degrees = sum(variances) ** 2 / sum(
-        v**2 / (len(each) - 1) for v, each in zip(variances, (first, second), strict=True)
-    )
+    found = compare_means(first, second)
+    assert found is not None
     return {
-        "value": find_p_value(t, degrees),
+        "value": found.p,
         "unit": "p, two-sided",
-        "difference": round(difference, 4),
-        "t": round(t, 2),
-        "degrees": round(degrees, 2),
+        "difference": round(found.value, 4),
+        "t": round(found.t, 2),
+        "degrees": round(found.degrees, 2),
     }
-
-
-def find_p_value(t: float, degrees: float, parts: int = 20_000) -> float:
-    """Return the probability of a Student's t at least as far from 0.
-
-    With t = sqrt(degrees) tan(angle), the density is a power of the cosine, which Simpson's rule integrates.
-    """
-    start = math.atan(abs(t) / math.sqrt(degrees))
-    width = (math.pi / 2 - start) / parts
-    weights = [1 if k in (0, parts) else 4 if k % 2 else 2 for k in range(parts + 1)]
-    # At the end the cosine is zero, up to rounding.
-    heights = [max(0.0, math.cos(start + k * width)) ** (degrees - 1) for k in range(parts + 1)]
-    area = width / 3 * sum(w * h for w, h in zip(weights, heights, strict=True))
-    gammas = math.lgamma((degrees + 1) / 2) - math.lgamma(degrees / 2)
-    return 2 * math.exp(gammas) / math.sqrt(math.pi) * area
 
 
 if __name__ == "__main__":

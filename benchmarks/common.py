@@ -9,12 +9,12 @@ import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.profiler import ProfilerActivity, profile
+
+from lightning_xt.training.metrics.step_memory import record_allocations
 
 
 def interleave(legs: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
@@ -46,20 +46,10 @@ def measure_memory(step: Callable[[], object], device: torch.device) -> tuple[in
 
     On a CPU they are those of the allocations that the profiler records.
     """
-    if device.type == "cuda":
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        kept = step()
-        torch.cuda.synchronize()
-        held = torch.cuda.memory_allocated()
-        del kept
-        return torch.cuda.max_memory_allocated() - before, held - before
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
-        kept = step()
-    del kept
-    events = [each for each in recorded.profiler.kineto_results.events() if each.name() == "[memory]"]
-    totals = list(accumulate(each.nbytes() for each in sorted(events, key=lambda each: each.start_ns())))
-    return max(totals, default=0), totals[-1] if totals else 0
+    with record_allocations(device) as found:
+        result = step()
+    del result
+    return found.peak, found.kept
 
 
 def processor() -> str:

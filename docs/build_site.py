@@ -31,6 +31,7 @@ GUIDES = (
     "command-line",
     "looking",
     "comparing",
+    "ablation",
     "composing",
     "training-fast",
     "generating",

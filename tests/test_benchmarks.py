@@ -325,7 +325,9 @@ def test_variants_measures_overlays_next_to_the_plain_decoder(tmp_path):
 
 def test_welchs_test_is_that_of_tables(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    from architectures import compare, find_p_value
+    from architectures import compare
+
+    from lightning_xt.commands.ablation.student_t import find_p_value
 
     # Critical values of Student's distribution, two-sided.
     for t, degrees, p in ((12.706, 1, 0.05), (2.776, 4, 0.05), (4.604, 4, 0.01), (2.228, 10, 0.05), (3.169, 10, 0.01)):

@@ -38,6 +38,7 @@ TINY = {
     "--model.decoder.dim 16 --model.decoder.depth 2 --data.seq_len 32 --sample_text.generation.max_new_tokens 2",
     "generate": "--max_new_tokens 8",
     "serve": "--port 0",
+    "ablate": "--budget steps=2 --seeds 1 --floor 1 --trainer.limit_val_batches 1 --model.decoder.dim 16 --data.seq_len 32",
     "lr": "--steps 20 --lowest 1e-4 --model.decoder.dim 16 --model.decoder.depth 2 --data.seq_len 32",
 }
 TINY_PAIRS = {
@@ -183,7 +184,7 @@ def is_slow(section: Section) -> bool:
     """Return True for a section of the slow tests: it trains or starts processes, and is not the README's."""
     words = [words for _, words in section.commands("bash", "bash long")]
     return section.page != "README.md" and any(
-        w[0] == "python" or (w[0] == "lightning-xt" and w[1] in TRAINER_COMMANDS) for w in words
+        w[0] == "python" or (w[0] == "lightning-xt" and w[1] in TRAINER_COMMANDS | {"ablate"}) for w in words
     )
 
 

@@ -75,12 +75,12 @@ def _as_list(value: Any) -> list[Any]:
 
 
 class CommandLine(LightningCLI):
-    """LightningCLI of one command, with runs."""
+    """LightningCLI of one command, with runs; `callbacks` are added to the Trainer's."""
 
     resolved: Resolved
 
-    def __init__(self, command: str, args: Sequence[str]) -> None:
-        self._command, self._args = command, args
+    def __init__(self, command: str, args: Sequence[str], callbacks: Sequence[Callback] = ()) -> None:
+        self._command, self._args, self._added = command, args, callbacks
         check_text(args)
         self._given = read_run_options(command, args)
         self._configs = ConfigFiles(self._given.config, args)
@@ -203,9 +203,16 @@ class CommandLine(LightningCLI):
         bar = None if any(isinstance(each, ProgressBar) for each in given) else standard.progress_bar
         if config["enable_progress_bar"] is not False and bar is not None:
             callbacks.append(bar())
-        named = [each for name in CALLBACKS if (each := self._get(self.config_init, name)) is not None]
+        named = filter(None, (self._get(self.config_init, name) for name in CALLBACKS))
         # The run folder first: the run's loggers exist when other callbacks look for them.
-        kwargs["callbacks"] = [*callbacks[:1], *given, *callbacks[1:], *standard.model_callbacks(), *named]
+        kwargs["callbacks"] = [
+            *callbacks[:1],
+            *given,
+            *callbacks[1:],
+            *standard.model_callbacks(),
+            *named,
+            *self._added,
+        ]
         self.model.own_callbacks, self.model.planned_steps = (), config["max_steps"]
         check_plugins(plugins := _as_list(config["plugins"]))
         kwargs["plugins"] = [*plugins, *choose_environments(config["strategy"], plugins)]

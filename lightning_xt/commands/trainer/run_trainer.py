@@ -26,8 +26,8 @@ def run_trainer(command: str, args: Sequence[str]) -> int:
     return 0
 
 
-def train(command: str, args: Sequence[str]) -> Any:
-    """Run one of these commands, and return its `CommandLine`."""
+def train(command: str, args: Sequence[str], callbacks: Sequence[Any] = ()) -> Any:
+    """Run one of these commands, and return its `CommandLine`; callbacks are added to the Trainer's."""
     from lightning_xt.commands.models.import_lightning import import_lightning
 
     with freeze_imported():
@@ -40,7 +40,7 @@ def train(command: str, args: Sequence[str]) -> Any:
     try:
         with optional_output():
             given = expand_names(command, replace_run(command, args))
-            done = CommandLine(command, add_config_of_run(command, given))
+            done = CommandLine(command, add_config_of_run(command, given), callbacks)
     except UserError as error:
         error.args = (shorten_names(str(error), args),)
         raise

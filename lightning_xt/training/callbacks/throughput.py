@@ -65,12 +65,7 @@ class Throughput(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if isinstance(batch, dict):
-            batch = batch["tokens"] if "tokens" in batch else batch["tgt"]
-        if isinstance(batch, (LaneBatch, PackedBatch)):
-            batch = batch.tokens
-        # The targets of pairs; loaders of other data may put tokens into a list.
-        tokens: Tensor = batch[min(1, len(batch) - 1)] if isinstance(batch, (tuple, list)) else batch
+        tokens = find_targets(batch)
         # Nothing predicts the first token of each row.
         self._tokens += tokens.shape[0] * (tokens.shape[1] - 1) * trainer.world_size
         steps = max(1, trainer.log_every_n_steps)  # type: ignore[attr-defined]
@@ -140,6 +135,17 @@ class Throughput(Callback):
         # Not earlier, because measuring the machine's limit is not part of a step.
         self._since = time.perf_counter()
         return rates
+
+
+def find_targets(batch: Any) -> Tensor:
+    """Return the tokens of a batch that a model predicts, with the first one of each row, which nothing predicts."""
+    if isinstance(batch, dict):
+        batch = batch["tokens"] if "tokens" in batch else batch["tgt"]
+    if isinstance(batch, (LaneBatch, PackedBatch)):
+        batch = batch.tokens
+    # The targets of pairs; loaders of other data may put tokens into a list.
+    tokens: Tensor = batch[min(1, len(batch) - 1)] if isinstance(batch, (tuple, list)) else batch
+    return tokens
 
 
 def _read_wait(trainer: Trainer) -> float | None:

@@ -1,0 +1,157 @@
+"""Ablation: measures the speed of all variants, tunes their learning rates, and trains their repeats."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from lightning_xt.commands.ablation.child_process import RunError
+from lightning_xt.commands.ablation.process_runner import Runner
+from lightning_xt.commands.ablation.study_folder import StudyFolder
+from lightning_xt.commands.ablation.study_plan import BASE, HALF, Run, StudyPlan, check_resumable
+from lightning_xt.commands.ablation.study_results import StudyResults
+from lightning_xt.system.messages import UserError
+
+Report = Callable[[str], None]
+
+
+class Study:
+    """Ablation in a folder, continued from what the folder has.
+
+    Args:
+        plan: what is to be trained.
+        folder: the folder.
+        runner: trains the runs.
+        report: prints a line of progress.
+        on_result: called after each run.
+    """
+
+    def __init__(
+        self,
+        plan: StudyPlan,
+        folder: StudyFolder,
+        runner: Runner,
+        report: Report,
+        on_result: Callable[[StudyResults], object],
+    ) -> None:
+        self.plan, self.folder = plan, folder
+        self._runner, self._report, self._on_result = runner, report, on_result
+        self.results = StudyResults(plan, folder)
+
+    def run(self) -> None:
+        """Do what is left; UserError if the base cannot be trained, or the folder has another study."""
+        earlier = self.folder.read_plan()
+        if earlier is not None:
+            check_resumable(self.plan, earlier, self.folder.option)
+        costs = self.folder.read_speed(BASE) or self._measure(BASE)
+        if "error" in costs:
+            raise UserError(f"ablate: the base cannot be trained: {costs['error']}")
+        self.plan.budget.count_steps(costs)
+        with self.folder.hold():
+            if self.folder.read_plan() != (plan := self.plan.to_plain()):
+                self.folder.write_plan(plan)
+            if self.folder.read_speed(BASE) is None:
+                self.folder.write_speed(BASE, costs)
+            self._measure_variants()
+            self._train(list(self.plan.list_tuning()))
+            if (error := self.results.find_error(BASE)) is not None:
+                raise UserError(f"ablate: the base cannot be trained: {error}")
+            self._train(list(self.plan.list_repeats()))
+
+    def _measure_variants(self) -> None:
+        names = [each.name for each in self.plan.variants if each.error is None]
+        left = [name for name in names if self.folder.read_speed(name) is None]
+        for number, name in enumerate(left, 1 + len(names) - len(left)):
+            costs = self._measure(name)
+            found = costs.get("error") or f"{costs['time_ratio']:.2f} times the base's time"
+            self._report(f"speed {number}/{len(names)}  {name}: {found}")
+            self.folder.write_speed(name, costs)
+
+    def _measure(self, name: str) -> dict[str, Any]:
+        try:
+            return self._runner.measure(self._list_options(BASE), self._list_options(name))
+        except RunError as failure:
+            return describe_failure(failure)
+
+    def _train(self, runs: Sequence[Run]) -> None:
+        """Train those of some runs that are not done, in their order."""
+        runs = [run for run in runs if self.results.can_train(run.variant)]
+        left = [run for run in runs if self.folder.read_result(run.key) is None]
+        done = len(runs) - len(left)
+        with closing(self._runner.train(self._list_jobs(left))) as finished:
+            for run, result in finished:
+                done += 1
+                kept = describe_failure(result) if isinstance(result, RunError) else self._check_data(run, result)
+                if run.variant == BASE and "error" in kept and run.purpose == "repeat":
+                    # Not kept, so that it is trained again.
+                    raise UserError(f"ablate: the base cannot be trained: {kept['error']}")
+                self.folder.write_result(run.key, kept)
+                self._report(f"{done}/{len(runs)}  {run.key}: {kept.get('error') or self.results.describe(kept)}")
+                self._on_result(self.results)
+
+    def _list_jobs(self, runs: Iterable[Run]) -> Iterator[tuple[Run, list[str]]]:
+        for run in runs:
+            for path, text in self.plan.base:
+                if Path(path).read_text(encoding="utf-8") != text:
+                    raise UserError(f"ablate: {path} has changed since the study began; restore it, and run again")
+            steps = self.results.count_steps(run.variant)
+            if steps is None:
+                continue
+            steps = max(1, steps // HALF) if run.purpose == "half" else steps
+            try:
+                rate = self._list_rate_options(run)
+            except RunError as failure:
+                self.folder.write_result(run.key, describe_failure(failure))
+                continue
+            fixed = [f"--trainer.max_steps={steps}", f"--seed_everything={run.seed}", f"--data.seed={run.seed}"]
+            yield run, [*self._list_options(run.variant), *rate, *fixed]
+
+    def _list_options(self, name: str) -> list[str]:
+        """Return the options of `fit` of a variant, besides the length and the seeds of a run."""
+        args = [arg for path, _ in self.plan.base for arg in ("-c", path)] + list(self.plan.options)
+        text = next((each.text for each in self.plan.variants if each.name == name), None)
+        # Before the overlays, which change them.
+        return args if text is None else [*args, "-c", str(self.folder.write_overlay(name, text))]
+
+    def _list_rate_options(self, run: Run) -> list[str]:
+        """Return the options of a run's learning rate; RunError if there is nothing to tune."""
+        rate = run.rate if run.rate is not None else self.results.choose_rate(run.variant)
+        if rate is None:
+            return []
+        costs = self.folder.read_speed(run.variant) or {}
+        return list_rate_options(costs.get("optimizer") or {}, rate)
+
+    def _check_data(self, run: Run, result: dict[str, Any]) -> dict[str, Any]:
+        """Raise a UserError if the data of a study have changed since it began; a variant may have its own."""
+        measured = (self.folder.read_speed(run.variant) or {}).get("data")
+        if measured != result["data"]:
+            raise UserError(
+                f"ablate: the data of {run.variant} have changed since the study began (their hash is "
+                f"{str(result['data'])[:16]}, not {str(measured)[:16]}); restore them, or give another --out"
+            )
+        return result
+
+
+def list_rate_options(optimizer: Mapping[str, Any], rate: float) -> list[str]:
+    """Return the options of a learning rate; further rates of the optimizer keep their proportion to it.
+
+    Args:
+        optimizer: the optimizer as a config spells it.
+        rate: the learning rate.
+
+    Raises:
+        RunError: the optimizer has no learning rate.
+    """
+    options = optimizer.get("init_args") or {}
+    given = options.get("lr")
+    if not isinstance(given, int | float) or not given > 0:
+        raise RunError("its optimizer has no learning rate lr above 0, which --tune lr=... would set")
+    rates = {name: value for name, value in options.items() if name.endswith("_lr") and isinstance(value, int | float)}
+    scaled = {name: float(f"{value * rate / given:.6g}") for name, value in rates.items() if math.isfinite(value)}
+    return [f"--model.optimizer.{name}={value!r}" for name, value in ({"lr": rate} | scaled).items()]
+
+
+def describe_failure(failure: RunError) -> dict[str, Any]:
+    """Return what is kept of a failed run."""
+    return {"error": str(failure), "output": failure.output}

@@ -1,0 +1,243 @@
+"""Results of an ablation so far, and the rows of its table."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from statistics import fmean
+from typing import Any
+
+from lightning_xt.commands.ablation.child_training import METRICS
+from lightning_xt.commands.ablation.mean_tests import (
+    SIGNIFICANT,
+    Difference,
+    Mean,
+    average,
+    compare_means,
+    correct_for_number,
+)
+from lightning_xt.commands.ablation.study_folder import StudyFolder
+from lightning_xt.commands.ablation.study_plan import BASE, HALF, TUNING_SEED, Run, StudyPlan, Variant
+from lightning_xt.system.messages import UserError
+
+NOISE = "within the noise"
+RATIOS = ("time", "parameters", "memory", "flops")
+"""Costs of a row, in multiples of the base's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyRow:
+    """Row of the table.
+
+    Args:
+        name: name of the variant.
+        summary: one line about it.
+        verdict: what the row says: better, worse, within the noise, or why it says nothing.
+        values: metric of each repeat.
+        mean: their mean. None = there is none.
+        difference: difference of the mean from the base's. None = it is not tested.
+        p: its p-value, corrected for the number of rows.
+        by_seconds: estimated metric after as many seconds as the base is trained for. None = unknown.
+        by_bytes: estimated metric after as many bytes.
+        steps: steps of each repeat.
+        rate: the tuned learning rate. None = its own.
+        at_end: whether that is the first or last of those tried.
+        parts_sum: sum of the differences of the parts of a combination.
+        ratios: costs in multiples of the base's.
+        costs: costs by themselves.
+    """
+
+    name: str
+    summary: str = ""
+    verdict: str = ""
+    values: Sequence[float] = ()
+    mean: Mean | None = None
+    difference: Difference | None = None
+    p: float | None = None
+    by_seconds: float | None = None
+    by_bytes: float | None = None
+    steps: int | None = None
+    rate: float | None = None
+    at_end: bool = False
+    parts_sum: float | None = None
+    ratios: Mapping[str, float | None] = field(default_factory=dict)
+    costs: Mapping[str, Any] = field(default_factory=dict)
+
+
+class StudyResults:
+    """Results that the folder of an ablation has.
+
+    Args:
+        plan: the plan.
+        folder: the folder.
+    """
+
+    def __init__(self, plan: StudyPlan, folder: StudyFolder) -> None:
+        self.plan, self.folder = plan, folder
+
+    @property
+    def metric(self) -> str:
+        """Metric by which runs are compared."""
+        done = (self.folder.read_result(run.key) for run in (*self.plan.list_tuning(), *self.plan.list_repeats()))
+        whole = next((result["metrics"] for result in done if result is not None and "error" not in result), METRICS)
+        return next(name for name in METRICS if name in whole)
+
+    def can_train(self, variant: str) -> bool:
+        """Return whether a variant stands on the base, and its budget is a step."""
+        return self.find_error(variant) is None
+
+    def count_steps(self, variant: str) -> int | None:
+        """Return the steps of a run of a variant. None = it cannot be trained."""
+        costs = self.folder.read_speed(variant) or {"error": ""}
+        return (
+            None
+            if "error" in costs or not self.can_train(variant)
+            else self.plan.budget.count_steps(self._cost(variant))
+        )
+
+    def find_error(self, variant: str) -> str | None:
+        """Return why a variant cannot be trained; None if it can, as far as is known."""
+        tried = [self.folder.read_result(run.key) for run in self._list_tuning(variant)]
+        if tried and all(result is not None and "error" in result for result in tried):
+            return f"no learning rate of --tune trains it: {(tried[0] or {})['error']}"
+        costs = self.folder.read_speed(variant)
+        if costs is None or "error" in costs:
+            return None if costs is None else str(costs["error"])
+        try:
+            self.plan.budget.count_steps(self._cost(variant))
+        except UserError as error:
+            return str(error)
+        return None
+
+    def _cost(self, variant: str) -> dict[str, Any]:
+        """Return the costs of a step, its seconds as many as the base's at the time that was measured for both."""
+        costs, base = (self.folder.read_speed(name) or {} for name in (variant, BASE))
+        seconds = base["seconds_per_step"] * (1.0 if variant == BASE else costs["time_ratio"])
+        return {**costs, "seconds_per_step": seconds}
+
+    def choose_rate(self, variant: str) -> float | None:
+        """Return the learning rate with the best result; None if none is tuned, or all have failed."""
+        tried = self.list_rates(variant)
+        return min(tried, key=lambda rate: (tried[rate], rate), default=None)
+
+    def list_rates(self, variant: str) -> dict[float, float]:
+        """Return the metrics of the learning rates that were tried and have not failed."""
+        found = {run.rate: self._read(run) for run in self._list_tuning(variant)}
+        return {rate: value for rate, value in found.items() if rate is not None and value is not None}
+
+    def _list_tuning(self, variant: str) -> list[Run]:
+        return [Run(variant, TUNING_SEED, "tuning", rate) for rate in self.plan.rates]
+
+    def list_values(self, variant: str, purpose: str = "repeat") -> dict[int, float]:
+        """Return the metric of the repeats of a variant that are done, by their seeds."""
+        found = {seed: self._read(Run(variant, seed, purpose)) for seed in range(self.plan.most_repeats)}
+        return {seed: value for seed, value in found.items() if value is not None}
+
+    def _read(self, run: Run) -> float | None:
+        result = self.folder.read_result(run.key)
+        return None if result is None or "error" in result else float(result["metrics"][self.metric])
+
+    def describe(self, result: Mapping[str, Any]) -> str:
+        """Describe the result of a run in a few words."""
+        return f"{self.metric} {result['metrics'][self.metric]:.4f}, {result['seconds']:.0f} s of training"
+
+    def build_rows(self) -> list[StudyRow]:
+        """Return the row of the base, then those of the variants, the best first; those without a result last."""
+        base = self._build_row(Variant(BASE, ""))
+        rows = [self._build_row(each) for each in self.plan.variants]
+        tested = [row for row in rows if row.difference is not None and not row.verdict]
+        corrected = correct_for_number([row.difference.p for row in tested if row.difference is not None])
+        judged = {row.name: p for row, p in zip(tested, corrected, strict=True)}
+        rows = [_judge(row, judged.get(row.name)) for row in rows]
+        by_name = {row.name: row for row in rows}
+        rows = [_add_parts(row, variant, by_name) for row, variant in zip(rows, self.plan.variants, strict=True)]
+        return [base, *sorted(rows, key=lambda row: (row.mean is None, row.mean.value if row.mean else 0.0, row.name))]
+
+    def _build_row(self, variant: Variant) -> StudyRow:
+        name, costs = variant.name, self.folder.read_speed(variant.name) or {}
+        error = variant.error or self.find_error(name) or self._find_failure(name)
+        if error is not None or not costs:
+            return StudyRow(
+                name=name, summary=variant.summary, verdict=f"failed: {error}" if error else "not measured yet"
+            )
+        values = self.list_values(name)
+        tried, rate = self.list_rates(name), self.choose_rate(name)
+        row: dict[str, Any] = {
+            "name": name,
+            "summary": variant.summary,
+            "values": list(values.values()),
+            "steps": self.count_steps(name),
+            "rate": rate,
+            "at_end": len(tried) > 1 and rate in (min(tried), max(tried)),
+            "costs": costs,
+            "ratios": dict.fromkeys(RATIOS, 1.0) if name == BASE else self._compare_costs(costs),
+        }
+        wanted = self.plan.most_repeats if name == BASE else self.plan.seeds
+        if len(values) < wanted:
+            row["verdict"] = f"not finished: {len(values)} of {wanted} runs"
+        if values:
+            row |= {"mean": average(row["values"]), **self._estimate(name, fmean(row["values"]))}
+            if name != BASE:
+                row["difference"] = compare_means(row["values"], list(self.list_values(BASE).values()))
+        if name == BASE:
+            row["verdict"] = row.get("verdict") or "the base"
+        return StudyRow(**row)
+
+    def _find_failure(self, variant: str) -> str | None:
+        """Return why a repeat of a variant failed; None if none has."""
+        results = ((seed, self.folder.read_result(Run(variant, seed).key)) for seed in range(self.plan.most_repeats))
+        errors = (f"{result['error']} (seed {seed})" for seed, result in results if result and "error" in result)
+        return next(errors, None)
+
+    def _compare_costs(self, costs: Mapping[str, Any]) -> dict[str, float | None]:
+        base = self.folder.read_speed(BASE) or {}
+        names = {"parameters": "parameters", "memory": "memory", "flops": "flops_per_step"}
+        ratios = {key: costs[name] / base[name] if costs[name] and base[name] else None for key, name in names.items()}
+        return {"time": costs["time_ratio"], **ratios}
+
+    def _estimate(self, variant: str, value: float) -> dict[str, float | None]:
+        """Estimate the metric of a variant after as many seconds and bytes as the base is trained for.
+
+        Near the budget the metric is taken to fall by the logarithm of the steps as fast as the base's does from half
+        of its steps on, each run with its own whole schedule.
+        """
+        steps, base_steps, slope = self.count_steps(variant), self.count_steps(BASE), self.find_slope()
+        costs, base = self._cost(variant), self._cost(BASE)
+        found: dict[str, float | None] = {}
+        for kind in ("seconds", "bytes"):
+            name = f"{kind}_per_step"
+            exact = variant == BASE or kind == self.plan.budget.kind
+            if exact:
+                found[f"by_{kind}"] = value
+            elif steps and base_steps and costs[name] and base[name]:
+                same = base_steps * base[name] / costs[name]
+                is_close = abs(same / steps - 1) < 1e-9
+                found[f"by_{kind}"] = (
+                    value if is_close else None if slope is None else value + slope * math.log(steps / same)
+                )
+        return found
+
+    def find_slope(self) -> float | None:
+        """Return by how much the base's metric falls when the logarithm of its steps grows by 1; None if unknown."""
+        half, whole, steps = self.list_values(BASE, "half"), self.list_values(BASE), self.count_steps(BASE)
+        shared = half.keys() & whole.keys()
+        if not shared or not steps or steps < HALF:
+            return None
+        fallen = fmean(half[seed] - whole[seed] for seed in sorted(shared))
+        return fallen / math.log(steps / (steps // HALF))
+
+
+def _judge(row: StudyRow, p: float | None) -> StudyRow:
+    """Return a row with its verdict, from its corrected p-value."""
+    if row.verdict or row.mean is None:
+        return row
+    if row.difference is None or p is None:
+        return replace(row, verdict="one seed: no interval is claimed")
+    verdict = NOISE if p >= SIGNIFICANT else "better" if row.difference.value < 0 else "worse"
+    return replace(row, verdict=verdict, p=p)
+
+
+def _add_parts(row: StudyRow, variant: Variant, rows: Mapping[str, StudyRow]) -> StudyRow:
+    """Return the row of a combination with the sum of the differences of its parts."""
+    differences = [each.difference for part in variant.parts if (each := rows[part])]
+    known = [each.value for each in differences if each is not None]
+    return replace(row, parts_sum=sum(known)) if known and len(known) == len(differences) else row

@@ -1,0 +1,87 @@
+"""Runner of ablate that trains nothing: results follow from a formula."""
+
+import random
+import re
+from pathlib import Path
+
+from lightning_xt.commands.ablation.child_process import RunError
+
+TIMES = {"slow": 2.0, "fast": 0.5}
+GAINS = {"base": 0.0, "slow": -0.2, "fast": 0.1, "same": 0.0, "third": 0.3}
+OPTIMIZER = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.01}}
+
+
+class Killed(BaseException):
+    """Stands for a death of the process."""
+
+
+class ScriptedRunner:
+    """Runner whose metric falls by 0.5 with the logarithm of the steps, has noise of 0.01 and a gain of each overlay.
+
+    Args:
+        most: runs after which it raises `Killed`. None = it does not.
+        costs: replace measured costs.
+    """
+
+    def __init__(self, most=None, **costs):
+        self.most, self.costs = most, costs
+        self.trained, self.measured = [], []
+
+    def measure(self, base, args):
+        name = name_variant(args)
+        self.measured.append(name)
+        if name == "broken":
+            raise RunError("heads (7) do not divide dim (16)", "Traceback")
+        return {
+            "time_ratio": TIMES.get(name, 1.0),
+            "time_ratios": [0.9, 1.1],
+            "seconds_per_step": 0.1 * TIMES.get(name, 1.0),
+            "parameters": 1000 if name == "base" else 1100,
+            "tokens_per_step": 1024.0,
+            "bytes_per_step": 1024.0,
+            "flops_per_step": 1e9,
+            "memory": 5000,
+            "data": "abc",
+            "optimizer": OPTIMIZER,
+        } | self.costs
+
+    def train(self, jobs):
+        for run, args in jobs:
+            if self.most is not None and len(self.trained) == self.most:
+                raise Killed
+            self.trained.append((run.key, list(args)))
+            yield run, self.make_result(run, dict(each.split("=") for each in args if "=" in each))
+
+    def make_result(self, run, options):
+        if run.variant == "late" and run.seed == 1:
+            return RunError("val/loss is nan after 4 steps")
+        steps = int(options["--trainer.max_steps"])
+        noise = random.Random(f"{run.variant} {run.seed}").gauss(0, 0.01)
+        rate = float(options.get("--model.optimizer.lr", 0.01))
+        # The best learning rate is 0.02.
+        value = 3 + GAINS.get(run.variant, 0.0) + noise + 0.5 * (100 / steps - 1) + abs(rate - 0.02)
+        return {
+            "metrics": {"val/loss": value / 2, "val/bits_per_byte": value},
+            "steps": steps,
+            "tokens": 1024 * steps,
+            "bytes": 1024 * steps,
+            "data": "abc",
+            "seconds": 1.5,
+            "processor_seconds": 2.5,
+        }
+
+    def close(self):
+        pass
+
+
+def name_variant(args):
+    """Return the name of the overlay among options of fit."""
+    overlays = re.findall(r"overlays/(.*)\.yaml", "\n".join(map(str, args)))
+    return overlays[0] if overlays else "base"
+
+
+def write_overlays(*names):
+    """Write overlays, and return their files."""
+    for name in names:
+        Path(f"{name}.yaml").write_text(f"# The idea {name} <b>.\nmodel: {{init_args: {{decoder: {{dim: 16}}}}}}\n")
+    return [f"{name}.yaml" for name in names]

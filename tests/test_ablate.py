@@ -1,0 +1,387 @@
+"""ablate: its plan, its resumes, its tables, and its messages."""
+
+import csv
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from scripted_runner import Killed, ScriptedRunner, write_overlays
+
+from lightning_xt.cli import main
+from lightning_xt.commands.ablation import ablation_report
+from lightning_xt.commands.ablation.overlays import read_variants
+from lightning_xt.commands.ablation.study import list_rate_options
+from lightning_xt.commands.ablation.study_plan import TUNING_SEED
+from lightning_xt.system.messages import UserError
+
+OPTIONS = ["-c", "base.yaml", "--budget", "steps=100", "--floor", "4", "--out", "study"]
+MEASURED = ("by_seconds", "by_bytes", "seconds", "processor_seconds")
+"""Columns that depend on measured times."""
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("base.yaml").write_text("trainer: {max_steps: 3}\n")
+
+
+@pytest.fixture
+def ablate(monkeypatch, capsys):
+    """Return a function that runs the command with a scripted runner, and returns that and the output."""
+
+    def run(*args, code=0, draws=False, **script):
+        runner = ScriptedRunner(**script)
+        monkeypatch.setattr(ablation_report, "ProcessRunner", lambda *args: runner)
+        if not draws:
+            for name in ("draw_study", "write_plot", "write_board"):
+                monkeypatch.setattr(ablation_report, name, lambda *args: None)
+        capsys.readouterr()
+        assert main(["ablate", *args]) == code
+        return runner, capsys.readouterr()
+
+    return run
+
+
+def fail(ablate, *args, **script):
+    """Return the sentence of a refused command, which has written nothing to standard output."""
+    _, captured = ablate(*args, code=2, **script)
+    assert captured.out == ""
+    return captured.err.splitlines()[-1].removeprefix("lightning-xt: error: ")
+
+
+def read_rows(folder="study"):
+    with open(f"{folder}/table.csv", newline="") as file:
+        return {row["variant"]: row for row in csv.DictReader(file)}
+
+
+def read_quality(folder):
+    """Return what must not depend on interruptions: the rows and the runs without times."""
+    tables = []
+    for name in ("table.csv", "runs.csv"):
+        with open(f"{folder}/{name}", newline="") as file:
+            rows = [{k: v for k, v in row.items() if k not in MEASURED and "ratio" not in k and "seconds" not in k}
+                    for row in csv.DictReader(file)]  # fmt: skip
+        tables.append(rows)
+    return tables
+
+
+def test_rows_say_what_helps(ablate):
+    files = write_overlays("slow", "fast", "same", "broken", "late")
+    runner, captured = ablate(*OPTIONS, "--variants", *files)
+    rows = read_rows()
+    assert list(rows) == ["base", "slow", "same", "fast", "broken", "late"]
+    verdicts = {name: row["verdict"] for name, row in rows.items()}
+    assert verdicts == {
+        "base": "the base",
+        "slow": "better",
+        "fast": "worse",
+        "same": "within the noise",
+        "broken": "failed: heads (7) do not divide dim (16)",
+        "late": "failed: val/loss is nan after 4 steps (seed 1)",
+    }
+    # In the order fixed beforehand: each seed in turn, the base first.
+    keys = [key for key, _ in runner.trained]
+    first = ["repeat/base-0", "half/base-0", "repeat/slow-0", "repeat/fast-0", "repeat/same-0", "repeat/late-0"]
+    assert keys[:7] == [*first, "repeat/base-1"] and keys[-1] == "repeat/base-3"
+    assert [key for key in json.loads(Path("study/plan.json").read_text())["order"] if "broken" not in key] == keys
+    options = dict(runner.trained)["repeat/slow-2"]
+    assert options == [
+        "-c", "base.yaml", "-c", "study/overlays/slow.yaml", "--trainer.max_steps=100", "--seed_everything=2",
+        "--data.seed=2",
+    ]  # fmt: skip
+    assert dict(runner.trained)["half/base-2"][2] == "--trainer.max_steps=50"
+    kept = json.loads(Path("study/speed/broken.json").read_text())
+    assert kept == {"error": "heads (7) do not divide dim (16)", "output": "Traceback"}
+    # Three tested rows: Holm triples the smallest p-value.
+    assert float(rows["slow"]["p_corrected"]) == pytest.approx(3 * float(rows["slow"]["p"]))
+    assert "study=study" in captured.out.splitlines() and "| slow | 2.8" in captured.out
+    assert "corrected for 3 rows" in captured.out
+
+
+def test_a_slow_gain_may_be_none_by_seconds(ablate):
+    ablate(*OPTIONS, "--variants", *write_overlays("slow", "fast"))
+    rows, found = read_rows(), json.loads(Path("study/table.json").read_text())
+    # From 50 to 100 steps the formula falls by 0.5.
+    assert found["slope"] == pytest.approx(0.5 / 0.6931, rel=0.05)
+    # Twice the time pays for half the steps, and half the time for twice as many.
+    for name, change in (("slow", 0.5), ("fast", -0.5)):
+        assert float(rows[name]["by_seconds"]) == pytest.approx(float(rows[name]["mean"]) + change, abs=0.03)
+    assert rows["base"]["by_seconds"] == rows["base"]["mean"]
+
+
+def test_budgets_of_seconds_and_flops_give_each_variant_its_steps(ablate):
+    files = write_overlays("slow", "fast")
+    runner, _ = ablate("-c", "base.yaml", "--budget", "seconds=10", "--out", "seconds", "--variants", *files)
+    steps = {key: int(args[-3].split("=")[1]) for key, args in runner.trained}
+    assert (steps["repeat/base-0"], steps["repeat/slow-0"], steps["repeat/fast-0"]) == (100, 50, 200)
+    rows = read_rows("seconds")
+    assert rows["slow"]["by_seconds"] == rows["slow"]["mean"]
+    # Twice the steps by bytes: the metric falls.
+    assert float(rows["slow"]["by_bytes"]) == pytest.approx(float(rows["slow"]["mean"]) - 0.5, abs=0.03)
+    runner, _ = ablate("-c", "base.yaml", "--budget", "flops=5G", "--out", "flops", "--variants", *files)
+    assert {args[-3] for key, args in runner.trained if "half" not in key} >= {"--trainer.max_steps=5"}
+
+
+@pytest.mark.parametrize("most", [0, 1, 5, 11])
+def test_a_study_killed_after_any_run_gives_the_same_table(ablate, most):
+    files = write_overlays("slow", "fast", "same", "broken")
+    options = ["--tune", "lr=0.01,0.02,0.03", "--seeds", "2", "--variants", *files]
+    ablate(*OPTIONS[:-1], "whole", *options)
+    with pytest.raises(Killed):
+        ablate(*OPTIONS, *options, most=most)
+    first, _ = ablate(*OPTIONS, *options)
+    assert len(first.trained) == 12 + 4 + 2 * 4 - most
+    # What was measured is kept.
+    assert first.measured == []
+    again, _ = ablate(*OPTIONS, *options)
+    assert again.trained == [] and again.measured == []
+    assert read_quality("study") == read_quality("whole")
+    assert Path("study/table.md").read_text() == Path("whole/table.md").read_text()
+
+
+def test_learning_rates_are_tuned_with_equal_effort(ablate):
+    runner, captured = ablate(*OPTIONS, "--tune", "lr=0.01,0.02", "--variants", *write_overlays("slow", "late"))
+    tuning = [(key, args) for key, args in runner.trained if key.startswith("tuning/")]
+    names = [f"tuning/{name}-{rate}" for rate in (0.01, 0.02) for name in ("base", "slow", "late")]
+    assert [key for key, _ in tuning] == names
+    assert all(f"--seed_everything={TUNING_SEED}" in args for _, args in tuning)
+    repeats = [args for key, args in runner.trained if not key.startswith("tuning/")]
+    assert all("--model.optimizer.lr=0.02" in args for args in repeats)
+    assert read_rows()["slow"]["learning_rate"] == "0.02" and "| 0.02* |" in captured.out
+    muon = {"class_path": "MuonAdamW", "init_args": {"lr": 0.02, "adamw_lr": 0.005, "head_lr": None}}
+    assert list_rate_options(muon, 0.04) == ["--model.optimizer.lr=0.04", "--model.optimizer.adamw_lr=0.01"]
+
+
+def test_an_optimizer_without_a_rate_is_named_in_its_row(ablate):
+    message = fail(ablate, *OPTIONS, "--tune", "lr=1,2", "--variants", *write_overlays("same"), optimizer={})
+    assert message == (
+        "ablate: the base cannot be trained: no learning rate of --tune trains it: its optimizer has no learning rate "
+        "lr above 0, which --tune lr=... would set"
+    )
+
+
+def test_one_seed_claims_no_interval(ablate):
+    _, captured = ablate(*OPTIONS, "--seeds", "1", "--variants", *write_overlays("slow"))
+    row = read_rows()["slow"]
+    assert row["verdict"] == "one seed: no interval is claimed"
+    assert (row["margin"], row["difference"], row["p"], row["p_corrected"]) == ("", "", "", "")
+    assert "With one seed no interval is claimed" in captured.out
+
+
+def test_a_study_grows_by_variants_only(ablate):
+    ablate(*OPTIONS, "--variants", *write_overlays("slow"))
+    runner, _ = ablate(*OPTIONS, "--variants", *write_overlays("slow", "fast"))
+    assert [key for key, _ in runner.trained] == ["repeat/fast-0", "repeat/fast-1", "repeat/fast-2"]
+    assert fail(ablate, *OPTIONS, "--variants", "fast.yaml") == (
+        "ablate --out study holds a study with slow too; give all of its variants, or another --out"
+    )
+
+
+def test_other_studies_in_the_folder_are_refused(ablate, monkeypatch):
+    files = ["--variants", *write_overlays("slow")]
+    ablate(*OPTIONS, *files)
+    before = sorted((file, file.read_bytes()) for file in Path("study").rglob("*.json"))
+    for change, message in (
+        (["--budget", "steps=90"], "another budget: steps=100, now steps=90; repeat that, or give another --out"),
+        (["--seeds", "4"], "another seeds: 3, now 4"),
+        (["--floor", "5"], "another --floor: 4, now 5"),
+        (["--tune", "lr=1,2"], "another --tune: none, now 1.0 2.0"),
+        (["--threads", "64"], "now 64"),
+        (["--model.decoder.dim", "8"], "another options: none, now --model.decoder.dim 8"),
+    ):
+        assert message in fail(ablate, *OPTIONS, *files, *change)
+    with monkeypatch.context() as patch:
+        patch.setattr("lightning_xt.__version__", "9.9")
+        assert "holds a study of another version: lightning-xt " in fail(ablate, *OPTIONS, *files)
+    Path("slow.yaml").write_text("model: {init_args: {decoder: {dim: 8}}}\n")
+    assert "in which the overlay slow had other contents" in fail(ablate, *OPTIONS, *files)
+    write_overlays("slow")
+    Path("base.yaml").write_text("trainer: {max_steps: 4}\n")
+    assert "holds a study of another base: base.yaml was another one then" in fail(ablate, *OPTIONS, *files)
+    assert sorted((file, file.read_bytes()) for file in Path("study").rglob("*.json")) == before
+
+
+def test_mistakes_are_one_sentence_and_write_nothing(ablate):
+    files = ["--variants", *write_overlays("slow")]
+    Path("other").mkdir()
+    Path("other/slow.yaml").write_text(Path("slow.yaml").read_text())
+    Path("empty.yaml").write_text("")
+    for args, message in (
+        ([], "ablate needs a base, such as -c language/ablation_base.yaml"),
+        (["-c", "base.yaml"], "ablate needs overlays: --variants variants/*.yaml"),
+        (["-c", "base.yaml", *files], "ablate needs the budget of each run: --budget bytes=4M"),
+        (["-c", "none.yaml", *files, "--budget", "steps=1"], "there is no file none.yaml"),
+        ([*OPTIONS, "--variants", "none.yaml"], "there is no file none.yaml"),
+        ([*OPTIONS, "--variants", "empty.yaml"], "empty.yaml is not a config: it is empty"),
+        ([*OPTIONS, "--variants", "slow.yaml", "other/slow.yaml"], "are two overlays of one name, slow"),
+        ([*OPTIONS, "--variants", "base.yaml"], "base is the name of the base; rename the file"),
+        ([*OPTIONS, *files, "--budget", "bytes=900"], "--budget bytes=900 is not a step, which takes 1,024 bytes"),
+        ([*OPTIONS, *files, "--seeds", "0"], "ablate --seeds is 0; it must be at least 1"),
+        ([*OPTIONS, *files, "--workers", "0"], "ablate --workers is 0; it must be at least 1"),
+        ([*OPTIONS, *files, "--threads", "0"], "ablate --threads is 0; it must be at least 1"),
+        ([*OPTIONS, *files, "--combine", "2"], "ablate --combine is 2; it must be from 1 to the number of overlays, 1"),
+        ([*OPTIONS, *files, "--tune", "lr=1"], "ablate --tune lr=1 does not name learning rates"),
+        ([*OPTIONS, *files, "--tune", "lr=a,b"], "ablate --tune lr=a,b does not name learning rates"),
+        ([*OPTIONS, *files, "--trainer.max_steps=9"], "ablate --trainer.max_steps: omit it; the budget decides"),
+    ):
+        assert message in fail(ablate, *args)
+        assert not Path("study").exists()
+    Path("study").mkdir()
+    Path("study/notes.txt").touch()
+    assert "holds other files and no plan.json" in fail(ablate, *OPTIONS, *files)
+    assert "ablate --out base.yaml is not a folder" in fail(ablate, *OPTIONS, *files, "--out", "base.yaml")
+
+
+def test_two_processes_do_not_continue_one_study(ablate):
+    from lightning_xt.commands.ablation.study_folder import StudyFolder
+
+    with StudyFolder(Path("study")).hold():
+        message = fail(ablate, *OPTIONS, "--variants", *write_overlays("slow"))
+    assert message == "ablate --out study: another process continues the study there; wait for it, or end it"
+
+
+def test_data_and_base_must_stay(ablate):
+    files = ["--variants", *write_overlays("slow")]
+    assert "the data of base have changed since the study began" in fail(ablate, *OPTIONS, *files, data="other")
+
+    class Edits(ScriptedRunner):
+        def train(self, jobs):
+            for each in super().train(jobs):
+                Path("base.yaml").write_text("trainer: {max_steps: 4}\n")
+                yield each
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ablation_report, "ProcessRunner", lambda *args: Edits())
+        assert main(["ablate", *OPTIONS[:-1], "edited", *files]) == 2
+    assert len(list(Path("edited/results").rglob("*.json"))) == 1
+
+
+def test_a_damaged_result_is_named(ablate):
+    files = ["--variants", *write_overlays("slow")]
+    ablate(*OPTIONS, *files)
+    Path("study/results/repeat/slow-0.json").write_text("{")
+    assert "study/results/repeat/slow-0.json cannot be read" in fail(ablate, *OPTIONS, *files)
+
+
+def test_combinations_join_options(ablate):
+    text = "model: {{init_args: {{decoder: {{{}}}}}}}\n"
+    Path("one.yaml").write_text(text.format("attention: {position: ALiBi, value_mods: [Laser]}"))
+    Path("two.yaml").write_text(text.format("attention: {value_mods: [ValueResidual], kv_heads: 2}, norm: LayerNorm"))
+    Path("three.yaml").write_text(text.format("attention: {position: FIRE}"))
+    *singles, first, second, third = read_variants(["one.yaml", "two.yaml", "three.yaml"], 2)
+    assert [each.name for each in singles] == ["one", "two", "three"] and first.parts == ("one", "two")
+    joined = yaml.safe_load(first.text)["model"]["init_args"]["decoder"]
+    assert joined["attention"] == {"position": "ALiBi", "value_mods": ["Laser", "ValueResidual"], "kv_heads": 2}
+    assert joined["norm"] == "LayerNorm"
+    assert second.name == "one + three" and third.error is None
+    assert second.error == "one and three choose the same option: there is no room for ALiBi"
+    runner, _ = ablate(*OPTIONS, "--combine", "2", "--variants", *write_overlays("slow", "fast"))
+    rows = read_rows()
+    assert "repeat/slow + fast-0" in dict(runner.trained)
+    sum_of_parts = float(rows["slow"]["difference"]) + float(rows["fast"]["difference"])
+    assert float(rows["slow + fast"]["parts_sum"]) == pytest.approx(sum_of_parts)
+
+
+def test_shipped_overlays_are_found_by_pattern():
+    names = [each.name for each in read_variants(["variants/al*.yaml", "configs/variants/mqa.yaml"], 1)]
+    assert names == ["alibi", "mqa"]
+    with pytest.raises(UserError, match="there is no file"):
+        read_variants(["variants/none*.yaml"], 1)
+
+
+def test_the_page_escapes_and_needs_nothing_from_outside(ablate):
+    ablate(*OPTIONS, "--variants", *write_overlays("slow", "a&b"))
+    page = Path("study/table.html").read_text()
+    assert "The idea slow &lt;b&gt;." in page and "<b>" not in page and "a&amp;b" in page
+    assert "http" not in page.replace("http-equiv", "") and "default-src 'none'" in page
+    assert re.search(r'<tr class="better"><td data-key="slow">', page)
+    keys = re.findall(r'data-key="(2\.8[^"]*)"', page)
+    assert float(keys[0]) == float(read_rows()["slow"]["mean"])
+
+
+def test_a_plot_and_tensorboards_table(ablate):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    ablate(*OPTIONS, "--variants", *write_overlays("slow"), draws=True)
+    assert Path("study/table.svg").read_text().startswith("<?xml")
+    events = EventAccumulator("study/tensorboard/repeat/slow-0").Reload()
+    assert "_hparams_/session_start_info" in events.summary_metadata
+    # Points are float32.
+    assert events.Scalars("val/bits_per_byte")[0].value == pytest.approx(
+        float(read_rows()["slow"]["values"].split()[0]), rel=1e-6
+    )
+    assert not Path("study/tensorboard/half").exists()
+
+
+TINY = """
+data:
+  class_path: TextFiles
+  init_args: {path: corpus.txt, seq_len: 128, batch_size: 32, eval_batch_size: 32}
+model:
+  class_path: LanguageModel
+  init_args:
+    decoder: {dim: 16, depth: 1, attention: {heads: 2}}
+    optimizer: {class_path: torch.optim.AdamW, init_args: {lr: 0.01}}
+trainer: {accelerator: cpu, max_steps: 5}
+"""
+REAL = ["-c", "tiny.yaml", "--variants", "variants/alibi.yaml", "variants/swiglu.yaml", "uneven.yaml", "--seeds", "2"]
+REAL += ["--floor", "2", "--threads", "1", "--budget", "bytes=64k", "--out"]
+
+
+def write_tiny():
+    words, draw = ["the", "quick", "brown", "fox", "jumps", "over", "lazy", "dogs"], random.Random(0)
+    lines = (" ".join(draw.choices(words, k=9)) for _ in range(1500))
+    Path("corpus.txt").write_text("\n".join(lines))
+    Path("tiny.yaml").write_text(TINY)
+    Path("uneven.yaml").write_text("model: {init_args: {decoder: {attention: {heads: 7}}}}\n")
+
+
+def test_three_overlays_are_trained(capsys):
+    write_tiny()
+    assert main(["ablate", *REAL, "real"]) == 0
+    rows = read_rows("real")
+    assert rows.keys() == {"base", "alibi", "swiglu", "uneven"}
+    assert rows["uneven"]["verdict"].startswith("failed: attention: dim (16) must be a multiple of heads (7)")
+    assert all(len(rows[name]["values"].split()) == 2 and rows[name]["steps"] == "15" for name in ("alibi", "swiglu"))
+    with open("real/runs.csv", newline="") as file:
+        runs = {row["run"]: row for row in csv.DictReader(file)}
+    assert runs["repeat/alibi-0"]["bytes"] == str(15 * 4096) and int(rows["swiglu"]["parameters"]) > 11_000
+
+
+@pytest.mark.slow
+def test_a_run_is_that_of_fit_in_a_process_of_its_own_bit_for_bit():
+    write_tiny()
+    assert main(["ablate", *REAL, "real", "--seeds", "1"]) == 0
+    run = json.loads(Path("real/results/repeat/alibi-0.json").read_text())
+    command = ["fit", "-c", "tiny.yaml", "-c", "variants/alibi.yaml", "--seed_everything=0", "--data.seed=0"]
+    more = ["--trainer.max_steps=15", "--trainer.logger=false", "--sample_text=null"]
+    done = subprocess.run([sys.executable, "-m", "lightning_xt", *command, *more], capture_output=True, text=True)
+    for name, value in run["metrics"].items():
+        assert f"{name}={value:.6f}" in done.stdout.splitlines()
+
+
+@pytest.mark.slow
+def test_a_study_killed_at_any_moment_gives_the_same_table_bit_for_bit():
+    write_tiny()
+    command = [sys.executable, "-m", "lightning_xt", "ablate", *REAL]
+    subprocess.run([*command, "whole"], check=True, capture_output=True)
+    draw, kills = random.Random(time.time_ns()), 0
+    while kills < 6:
+        process = subprocess.Popen([*command, "killed"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            process.wait(draw.uniform(3, 20))
+            break
+        except subprocess.TimeoutExpired:
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait()
+            kills += 1
+    subprocess.run([*command, "killed"], check=True, capture_output=True)
+    assert kills and read_quality("killed") == read_quality("whole")

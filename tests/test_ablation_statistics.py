@@ -1,0 +1,109 @@
+"""Statistics of ablate: Student's t, Welch's test, Holm's correction, and budgets."""
+
+import math
+
+import pytest
+
+from lightning_xt.commands.ablation.budget import Budget
+from lightning_xt.commands.ablation.mean_tests import average, compare_means, correct_for_number
+from lightning_xt.commands.ablation.student_t import find_p_value, find_quantile, regularized_beta
+from lightning_xt.system.messages import UserError
+
+
+@pytest.mark.parametrize(
+    ("degrees", "ninety", "ninety_five", "ninety_nine"),
+    [(1, 6.314, 12.706, 63.657), (2, 2.920, 4.303, 9.925), (4, 2.132, 2.776, 4.604), (9, 1.833, 2.262, 3.250),
+     (30, 1.697, 2.042, 2.750), (120, 1.658, 1.980, 2.617), (1e6, 1.645, 1.960, 2.576)],
+)  # fmt: skip
+def test_quantiles_are_those_of_tables(degrees, ninety, ninety_five, ninety_nine):
+    found = [find_quantile(confidence, degrees) for confidence in (0.90, 0.95, 0.99)]
+    assert found == pytest.approx([ninety, ninety_five, ninety_nine], abs=6e-4)
+
+
+@pytest.mark.parametrize("t", [0.0, 0.1, 1.0, 3.7, 40.0, 1e6])
+def test_p_values_have_the_closed_forms_of_one_and_two_degrees(t):
+    assert find_p_value(t, 1) == pytest.approx(1 - 2 / math.pi * math.atan(t), rel=1e-9, abs=1e-15)
+    assert find_p_value(-t, 2) == pytest.approx(1 - t / math.sqrt(2 + t * t), rel=1e-9, abs=1e-12)
+    # Many degrees: the normal distribution.
+    assert find_p_value(t, 1e6) == pytest.approx(math.erfc(t / math.sqrt(2)), rel=1e-4, abs=1e-12)
+
+
+def integrate(t, degrees, parts=20_000):
+    """Integrate the density from t on by Simpson's rule, where t = sqrt(degrees) tan(angle)."""
+    start = math.atan(abs(t) / math.sqrt(degrees))
+    width = (math.pi / 2 - start) / parts
+    weights = [1 if k in (0, parts) else 4 if k % 2 else 2 for k in range(parts + 1)]
+    heights = [max(0.0, math.cos(start + k * width)) ** (degrees - 1) for k in range(parts + 1)]
+    area = width / 3 * sum(w * h for w, h in zip(weights, heights, strict=True))
+    return 2 * math.exp(math.lgamma((degrees + 1) / 2) - math.lgamma(degrees / 2)) / math.sqrt(math.pi) * area
+
+
+@pytest.mark.parametrize(("t", "degrees"), [(0.3, 2.7), (1.9, 3.34), (2.5, 25.0), (7.0, 11.6), (12.0, 4.2)])
+def test_p_values_are_the_integral_of_the_density(t, degrees):
+    assert find_p_value(t, degrees) == pytest.approx(integrate(t, degrees), rel=1e-8)
+
+
+def test_the_beta_function_of_whole_numbers_is_a_sum_of_binomials():
+    for x, a, b in ((0.2, 2, 5), (0.7, 3, 4), (0.95, 6, 2)):
+        n = a + b - 1
+        binomial = sum(math.comb(n, k) * x**k * (1 - x) ** (n - k) for k in range(a, n + 1))
+        assert regularized_beta(x, a, b) == pytest.approx(binomial, rel=1e-13)
+    assert (regularized_beta(0.0, 2, 3), regularized_beta(1.0, 2, 3)) == (0.0, 1.0)
+    assert find_p_value(math.inf, 3) == 0.0
+
+
+FIRST = [27.5, 21.0, 19.0, 23.6, 17.0, 17.9, 16.9, 20.1, 21.9, 22.6, 23.1, 19.6, 19.0, 21.7, 21.4]
+SECOND = [27.1, 22.0, 20.8, 23.4, 23.4, 23.5, 25.8, 22.0, 24.8, 20.2, 21.9, 22.1, 22.9, 20.5, 24.4]
+
+
+def test_welchs_test_of_a_published_example():
+    """Equal sizes, variances 7.9 and 3.8: t = -2.46, 25 degrees, p = 0.021."""
+    found = compare_means(FIRST, SECOND)
+    assert (round(found.t, 2), round(found.degrees, 1), round(found.p, 3)) == (-2.46, 25.0, 0.021)
+    assert found.value == pytest.approx(sum(FIRST) / 15 - sum(SECOND) / 15)
+    # The interval ends at 0 where p is 0.05.
+    assert found.margin == pytest.approx(abs(found.value / found.t) * 2.060, rel=2e-3)
+
+
+def test_repeats_that_agree_and_single_ones():
+    assert compare_means([1.0], [1.0, 2.0]) is None
+    same, other = compare_means([1.0, 1.0], [1.0, 1.0, 1.0]), compare_means([1.0, 1.0], [2.0, 2.0])
+    assert (same.p, same.margin) == (1.0, 0.0) and (other.p, other.value) == (0.0, -1.0)
+    alone = average([3.5])
+    assert (alone.value, alone.margin, alone.deviation, alone.repeats) == (3.5, None, None, 1)
+    # 4.303 times the deviation, 1, over the root of 3.
+    three = average([1.0, 2.0, 3.0])
+    assert (three.value, three.deviation) == (2.0, 1.0) and three.margin == pytest.approx(4.3027 / 3**0.5, rel=1e-4)
+
+
+def test_holms_correction_by_hand():
+    assert correct_for_number([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert correct_for_number([0.6, 0.7]) == [1.0, 1.0]
+    assert correct_for_number([]) == []
+
+
+def test_budgets():
+    costs = {"bytes_per_step": 1024.0, "flops_per_step": None, "seconds_per_step": 0.5}
+    assert Budget.parse("bytes=4M").count_steps(costs) == 3906
+    assert Budget.parse("bytes=1.5k").count_steps(costs) == 1
+    assert Budget.parse("seconds=2.75").count_steps(costs) == 5
+    assert Budget.parse("steps=7").count_steps({}) == 7
+    assert Budget.parse("flops=3e14").count_steps({"flops_per_step": 1e11}) == 3000
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("4M", "is not a budget; give bytes=4M"),
+        ("bites=4M", "is not a budget"),
+        ("bytes=-1", "is not a budget"),
+        ("bytes=0", "is not a step; give more"),
+        ("bytes=1000", "is not a step, which takes 1,024 bytes; give more"),
+        ("flops=1T", "the flops of a step of this model on these data are not known"),
+        ("steps=0.5", "is not a step, which takes 1 steps; give more"),
+    ],
+)
+def test_a_budget_that_is_not_a_step_is_refused(text, message):
+    with pytest.raises(UserError, match="ablate --budget") as caught:
+        Budget.parse(text).count_steps({"bytes_per_step": 1024.0, "flops_per_step": None})
+    assert message in str(caught.value)
