@@ -357,7 +357,7 @@ def test_three_overlays_are_trained(capsys):
 
 
 @pytest.mark.slow
-def test_a_run_is_that_of_fit_in_a_process_of_its_own_bit_for_bit():
+def test_a_run_is_that_of_fit_bit_for_bit():
     write_tiny()
     assert main(["ablate", *REAL, "real", "--seeds", "1"]) == 0
     run = json.loads(Path("real/results/repeat/alibi-0.json").read_text())
@@ -374,10 +374,10 @@ def test_a_study_killed_at_any_moment_gives_the_same_table_bit_for_bit():
     command = [sys.executable, "-m", "lightning_xt", "ablate", *REAL]
     subprocess.run([*command, "whole"], check=True, capture_output=True)
     draw, kills = random.Random(time.time_ns()), 0
-    while kills < 6:
+    while kills < 3:
         process = subprocess.Popen([*command, "killed"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            process.wait(draw.uniform(3, 20))
+            process.wait(draw.uniform(5, 30))
             break
         except subprocess.TimeoutExpired:
             os.kill(process.pid, signal.SIGKILL)

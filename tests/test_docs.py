@@ -38,7 +38,8 @@ TINY = {
     "--model.decoder.dim 16 --model.decoder.depth 2 --data.seq_len 32 --sample_text.generation.max_new_tokens 2",
     "generate": "--max_new_tokens 8",
     "serve": "--port 0",
-    "ablate": "--budget steps=2 --seeds 1 --floor 1 --trainer.limit_val_batches 1 --model.decoder.dim 16 --data.seq_len 32",
+    "ablate": "--budget steps=2 --seeds 1 --floor 1 --trainer.limit_val_batches 1 --model.decoder.dim 16 "
+    "--data.seq_len 32",
     "lr": "--steps 20 --lowest 1e-4 --model.decoder.dim 16 --model.decoder.depth 2 --data.seq_len 32",
 }
 TINY_PAIRS = {

@@ -101,7 +101,7 @@ def parse_rates(text: str | None) -> tuple[float, ...]:
 
 
 def choose_workers(given: int) -> int:
-    """Return the number of runs at the same time; UserError if it is none."""
+    """Return the number of runs at the same time; UserError if it is below 1."""
     if given < 1:
         raise UserError(f"ablate --workers is {given}; it must be at least 1")
     return given

@@ -1,4 +1,4 @@
-"""Process of its own for each run of an ablation, so that a run neither sees another one nor ends it."""
+"""Separate process for each run of an ablation, so that a run neither sees another one nor ends it."""
 
 import os
 import signal

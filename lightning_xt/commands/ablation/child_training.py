@@ -1,4 +1,4 @@
-"""What the processes of an ablation do: train a run, or train in turns with another to compare their speeds."""
+"""Functions of the processes of an ablation: train a run, or train in turns with another to compare their speeds."""
 
 import math
 import time

@@ -20,7 +20,7 @@ class Study:
     """Ablation in a folder, continued from what the folder has.
 
     Args:
-        plan: what is to be trained.
+        plan: the plan.
         folder: the folder.
         runner: trains the runs.
         report: prints a line of progress.

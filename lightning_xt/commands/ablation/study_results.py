@@ -31,7 +31,7 @@ class StudyRow:
     Args:
         name: name of the variant.
         summary: one line about it.
-        verdict: what the row says: better, worse, within the noise, or why it says nothing.
+        verdict: meaning of the row: better, worse, within the noise, or why it says nothing.
         values: metric of each repeat.
         mean: their mean. None = there is none.
         difference: difference of the mean from the base's. None = it is not tested.
@@ -115,7 +115,7 @@ class StudyResults:
         return {**costs, "seconds_per_step": seconds}
 
     def choose_rate(self, variant: str) -> float | None:
-        """Return the learning rate with the best result; None if none is tuned, or all have failed."""
+        """Return the learning rate with the best result; None if all have failed, or there is nothing to tune."""
         tried = self.list_rates(variant)
         return min(tried, key=lambda rate: (tried[rate], rate), default=None)
 

@@ -82,7 +82,7 @@ def list_columns(results: StudyResults) -> list[str]:
 
 
 def _has_column(results: StudyResults, kind: str) -> bool:
-    """Return whether a kind of budget has a column of its own; bytes pay for equal steps where batches are equal."""
+    """Return whether a kind of budget has a separate column; bytes pay for equal steps where batches are equal."""
     if kind == results.plan.budget.kind:
         return False
     return kind == "seconds" or results.plan.budget.kind in KINDS.keys() - {"bytes", "steps"}

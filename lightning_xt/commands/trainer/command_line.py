@@ -203,16 +203,9 @@ class CommandLine(LightningCLI):
         bar = None if any(isinstance(each, ProgressBar) for each in given) else standard.progress_bar
         if config["enable_progress_bar"] is not False and bar is not None:
             callbacks.append(bar())
-        named = filter(None, (self._get(self.config_init, name) for name in CALLBACKS))
+        named = [*filter(None, (self._get(self.config_init, name) for name in CALLBACKS)), *self._added]
         # The run folder first: the run's loggers exist when other callbacks look for them.
-        kwargs["callbacks"] = [
-            *callbacks[:1],
-            *given,
-            *callbacks[1:],
-            *standard.model_callbacks(),
-            *named,
-            *self._added,
-        ]
+        kwargs["callbacks"] = [*callbacks[:1], *given, *callbacks[1:], *standard.model_callbacks(), *named]
         self.model.own_callbacks, self.model.planned_steps = (), config["max_steps"]
         check_plugins(plugins := _as_list(config["plugins"]))
         kwargs["plugins"] = [*plugins, *choose_environments(config["strategy"], plugins)]
