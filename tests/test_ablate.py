@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -288,6 +289,48 @@ def test_combinations_join_options(ablate):
     assert "repeat/slow + fast-0" in dict(runner.trained)
     sum_of_parts = float(rows["slow"]["difference"]) + float(rows["fast"]["difference"])
     assert float(rows["slow + fast"]["parts_sum"]) == pytest.approx(sum_of_parts)
+
+
+def test_probes_are_columns(ablate):
+    Path("recall.yaml").write_text("trainer: {max_steps: 7}\n")
+    files = write_overlays("slow", "fast", "late")
+    ablate(*OPTIONS, "--variants", *files)
+    options = [*OPTIONS, "--variants", *files, "--probes", "recall.yaml"]
+    runner, captured = ablate(*options)
+    # Each seed in turn, as the config of the probe says.
+    names = ["base", "slow", "fast", "late"]
+    assert [key for key, _ in runner.trained] == [f"probe-recall/{name}-{seed}" for seed in range(3) for name in names]
+    assert dict(runner.trained)["probe-recall/slow-2"] == [
+        "-c", "recall.yaml", "-c", "study/overlays/slow.yaml", "--seed_everything=2", "--data.seed=2",
+    ]  # fmt: skip
+    assert set(runner.wanted.values()) == {("test/token_accuracy",)}
+    # 0.2 better, 0.1 worse.
+    cells = {row.split(" | ")[0].strip("| "): row.split(" | ")[-1].strip("| ") for row in captured.out.splitlines()}
+    assert {name: cells[name] for name in names} == {
+        "base": "0.501", "slow": "0.701 +", "fast": "0.401 -", "late": "failed"
+    }  # fmt: skip
+    assert "on recall" in captured.out and float(read_rows()["slow"]["recall_mean"]) == pytest.approx(0.701)
+    assert read_rows()["late"]["recall_error"] == "no answer"
+    assert 'data-key="0.701' in Path("study/table.html").read_text()
+    assert "another --probe_metric" in fail(ablate, *options, "--probe_metric", "val/loss")
+    assert "holds a study with recall too; give all of its probes" in fail(ablate, *OPTIONS, "--variants", *files)
+    Path("recall.yaml").write_text("trainer: {max_steps: 8}\n")
+    assert "in which the probe recall had other contents" in fail(ablate, *options)
+    message = fail(ablate, *options, "--probe_metric", "accuracy")
+    assert message == "ablate --probe_metric accuracy is not that of a split; give val/... or test/..."
+    Path("other").mkdir()
+    Path("other/recall.yaml").write_text("trainer: {max_steps: 8}\n")
+    assert "are two probes of one name, recall; rename one" in fail(ablate, *options, "other/recall.yaml")
+
+
+def test_an_overlay_that_changes_nothing_is_named(ablate, monkeypatch):
+    monkeypatch.setattr(ScriptedRunner, "make_result", lambda self, run, options, own=ScriptedRunner.make_result: own(
+        self, replace(run, variant="base"), options) if run.variant == "none" else own(self, run, options))  # fmt: skip
+    ablate(*OPTIONS, "--variants", *write_overlays("slow", "none"))
+    rows = read_rows()
+    assert rows["none"]["verdict"] == "the same as the base" and rows["none"]["p_corrected"] == ""
+    # One row is tested.
+    assert rows["slow"]["p_corrected"] == rows["slow"]["p"]
 
 
 def test_shipped_overlays_are_found_by_pattern():

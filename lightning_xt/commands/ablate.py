@@ -25,6 +25,12 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--floor", type=int, default=10, help="runs of the base, for the noise (default: 10)")
     parser.add_argument("--combine", type=int, default=1, help="most overlays in a combination (default: 1)")
     parser.add_argument("--tune", help="learning rates of which each variant takes its best: lr=0.01,0.02,0.04")
+    parser.add_argument(
+        "--probes", nargs="+", metavar="FILE", default=[], help="configs of small tasks, each a column: probes/*.yaml"
+    )
+    parser.add_argument(
+        "--probe_metric", default="test/token_accuracy", help="metric of the probes (default: test/token_accuracy)"
+    )
     parser.add_argument("--workers", type=int, default=1, help="runs at the same time, each in a process (default: 1)")
     parser.add_argument("--threads", type=int, help="threads of a run (default: the cores divided by --workers)")
     parser.add_argument("--out", help="folder of the study (default: ablations/ and the name of the base)")

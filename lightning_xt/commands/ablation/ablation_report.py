@@ -11,7 +11,7 @@ import torch
 
 import lightning_xt
 from lightning_xt.commands.ablation.budget import Budget
-from lightning_xt.commands.ablation.overlays import read_text, read_variants
+from lightning_xt.commands.ablation.overlays import read_probes, read_text, read_variants
 from lightning_xt.commands.ablation.process_runner import ProcessRunner
 from lightning_xt.commands.ablation.study import Study
 from lightning_xt.commands.ablation.study_board import write_board
@@ -70,6 +70,10 @@ def make_plan(options: Namespace, rest: Sequence[str]) -> StudyPlan:
     for arg in rest:
         if (name := arg.partition("=")[0]) in OPTIONS_OF_STUDY:
             raise UserError(f"ablate {name}: omit it; {OPTIONS_OF_STUDY[name]}")
+    if not options.probe_metric.startswith(("val/", "test/")):
+        raise UserError(
+            f"ablate --probe_metric {options.probe_metric} is not that of a split; give val/... or test/..."
+        )
     for name in ("seeds", "floor"):
         if getattr(options, name) < 1:
             raise UserError(f"ablate --{name} is {getattr(options, name)}; it must be at least 1")
@@ -81,6 +85,8 @@ def make_plan(options: Namespace, rest: Sequence[str]) -> StudyPlan:
         seeds=options.seeds,
         floor=options.floor,
         rates=parse_rates(options.tune),
+        probes=read_probes(options.probes),
+        probe_metric=options.probe_metric,
         threads=choose_threads(options.threads, choose_workers(options.workers)),
         versions={"lightning-xt": lightning_xt.__version__, "torch": str(torch.__version__)},
     )

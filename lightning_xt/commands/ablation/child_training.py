@@ -26,13 +26,13 @@ METRICS = ("val/bits_per_byte", "val/loss")
 """Metrics by which runs are compared, the first one that they have."""
 
 
-def train_run(connection: Connection, args: Sequence[str], test: bool = False) -> dict[str, Any]:
+def train_run(connection: Connection, args: Sequence[str], wanted: Sequence[str] = METRICS) -> dict[str, Any]:
     """Train a run to its end, and return its result.
 
     Args:
         connection: not used.
         args: options of `fit`.
-        test: whether its test split is measured too.
+        wanted: metrics of which it must have one. The test split is measured if one of them is of it.
 
     Returns:
         The metrics of the validation after the last step, the steps, what it was trained on, and the time that it took.
@@ -51,11 +51,11 @@ def train_run(connection: Connection, args: Sequence[str], test: bool = False) -
         metrics = collect_metrics(trainer, "val/")
         counted = next(each for each in trainer.callbacks if isinstance(each, Throughput)).state_dict()
         steps, data = trainer.global_step, trainer.datamodule
-        if test:
+        if any(name.startswith("test/") for name in wanted):
             trainer.test(line.model, data, verbose=False)
             metrics |= collect_metrics(trainer, "test/")
-    if not metrics.keys() & set(METRICS):
-        raise RunError(f"its validation has none of {' and '.join(METRICS)}, by which runs are compared")
+    if not metrics.keys() & set(wanted):
+        raise RunError(f"it has none of the metrics {' and '.join(wanted)}, by which runs are compared")
     for name, value in metrics.items():
         if not math.isfinite(value) and name.endswith(("loss", "bits_per_byte")):
             raise RunError(f"{name} is {value} after {steps} steps")

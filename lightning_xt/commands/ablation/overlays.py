@@ -46,6 +46,15 @@ def read_variants(names: Sequence[str], size: int) -> tuple[Variant, ...]:
     return (*singles, *(_combine(group) for n in range(2, size + 1) for group in combinations(singles, n)))
 
 
+def read_probes(names: Sequence[str]) -> tuple[ConfigText, ...]:
+    """Read the configs of probes; UserError if one is not a config, or has the name of another."""
+    files: dict[str, Path] = {}
+    for file in _list_files(names):
+        if (other := files.setdefault(file.stem, file)) != file:
+            raise UserError(f"ablate --probes: {other} and {file} are two probes of one name, {file.stem}; rename one")
+    return tuple(map(read_text, files.values()))
+
+
 def read_text(file: Path) -> ConfigText:
     """Read a config; UserError if it is not one."""
     if not file.is_file():

@@ -3,7 +3,7 @@
 from collections.abc import Generator, Iterable, Sequence
 from multiprocessing.connection import wait
 from statistics import median
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from lightning_xt.commands.ablation.child_process import ChildProcess, Place, RunError
 from lightning_xt.commands.ablation.child_training import train_in_turns, train_run
@@ -16,8 +16,20 @@ SLICE = 4
 """Steps of a slice."""
 
 
-Job = tuple[Run, Sequence[str]]
-"""Run with its options of `fit`."""
+class Job(NamedTuple):
+    """Run to train.
+
+    Args:
+        run: the run.
+        args: its options of `fit`.
+        metrics: metrics of which it must have one; those of a test split are measured if one is named.
+    """
+
+    run: Run
+    args: Sequence[str]
+    metrics: Sequence[str]
+
+
 Results = Generator[tuple[Run, dict[str, Any] | RunError], None, None]
 
 
@@ -91,8 +103,8 @@ class ProcessRunner:
             while True:
                 while free and (job := next(waiting, None)) is not None:
                     place = free.pop(0)
-                    child = ChildProcess(train_run, (job[1],), place)
-                    active[child.connection] = (job[0], child, place)
+                    child = ChildProcess(train_run, (job.args, job.metrics), place)
+                    active[child.connection] = (job.run, child, place)
                 if not active:
                     return
                 for connection in wait(list(active)):

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from lightning_xt.commands.ablation.child_process import RunError
-from lightning_xt.commands.ablation.process_runner import Runner
+from lightning_xt.commands.ablation.child_training import METRICS
+from lightning_xt.commands.ablation.process_runner import Job, Runner
 from lightning_xt.commands.ablation.study_folder import StudyFolder
 from lightning_xt.commands.ablation.study_plan import BASE, HALF, Run, StudyPlan, check_resumable
 from lightning_xt.commands.ablation.study_results import StudyResults
 from lightning_xt.system.messages import UserError
+from lightning_xt.system.time_left import format_seconds
 
 Report = Callable[[str], None]
 
@@ -54,10 +56,25 @@ class Study:
             if self.folder.read_speed(BASE) is None:
                 self.folder.write_speed(BASE, costs)
             self._measure_variants()
+            self._report(self._describe_work())
             self._train(list(self.plan.list_tuning()))
             if (error := self.results.find_error(BASE)) is not None:
                 raise UserError(f"ablate: the base cannot be trained: {error}")
             self._train(list(self.plan.list_repeats()))
+            self._train(list(self.plan.list_probes()))
+
+    def _describe_work(self) -> str:
+        """Describe how much is left to train, without validations and probes."""
+        runs = [run for run in (*self.plan.list_tuning(), *self.plan.list_repeats()) if self._is_left(run)]
+        base = self.results.cost(BASE)["seconds_per_step"]
+        seconds = 0.0
+        for run in runs:
+            steps = (self.results.count_steps(run.variant) or 0) / (HALF if run.purpose == "half" else 1)
+            seconds += steps * self.results.cost(run.variant)["seconds_per_step"]
+        return f"{len(runs)} runs are left, {format_seconds(seconds)} of training, of the base {base:.4f} s a step"
+
+    def _is_left(self, run: Run) -> bool:
+        return self.folder.read_result(run.key) is None and self.results.can_train(run.variant)
 
     def _measure_variants(self) -> None:
         names = [each.name for each in self.plan.variants if each.error is None]
@@ -77,7 +94,7 @@ class Study:
     def _train(self, runs: Sequence[Run]) -> None:
         """Train those of some runs that are not done, in their order."""
         runs = [run for run in runs if self.results.can_train(run.variant)]
-        left = [run for run in runs if self.folder.read_result(run.key) is None]
+        left = [run for run in runs if self._is_left(run)]
         done = len(runs) - len(left)
         with closing(self._runner.train(self._list_jobs(left))) as finished:
             for run, result in finished:
@@ -87,35 +104,43 @@ class Study:
                     # Not kept, so that it is trained again.
                     raise UserError(f"ablate: the base cannot be trained: {kept['error']}")
                 self.folder.write_result(run.key, kept)
-                self._report(f"{done}/{len(runs)}  {run.key}: {kept.get('error') or self.results.describe(kept)}")
+                self._report(f"{done}/{len(runs)}  {run.key}: {kept.get('error') or self.results.describe(run, kept)}")
                 self._on_result(self.results)
 
-    def _list_jobs(self, runs: Iterable[Run]) -> Iterator[tuple[Run, list[str]]]:
+    def _list_jobs(self, runs: Iterable[Run]) -> Iterator[Job]:
         for run in runs:
-            for path, text in self.plan.base:
+            for path, text in (*self.plan.base, *self.plan.probes):
                 if Path(path).read_text(encoding="utf-8") != text:
                     raise UserError(f"ablate: {path} has changed since the study began; restore it, and run again")
             steps = self.results.count_steps(run.variant)
             if steps is None:
                 continue
             steps = max(1, steps // HALF) if run.purpose == "half" else steps
+            length = [] if run.probe is not None else [f"--trainer.max_steps={steps}"]
             try:
                 rate = self._list_rate_options(run)
             except RunError as failure:
                 self.folder.write_result(run.key, describe_failure(failure))
                 continue
-            fixed = [f"--trainer.max_steps={steps}", f"--seed_everything={run.seed}", f"--data.seed={run.seed}"]
-            yield run, [*self._list_options(run.variant), *rate, *fixed]
+            fixed = [*length, f"--seed_everything={run.seed}", f"--data.seed={run.seed}"]
+            wanted = METRICS if run.probe is None else (self.plan.probe_metric,)
+            yield Job(run, [*self._list_options(run.variant, run.probe), *rate, *fixed], wanted)
 
-    def _list_options(self, name: str) -> list[str]:
-        """Return the options of `fit` of a variant, besides the length and the seeds of a run."""
-        args = [arg for path, _ in self.plan.base for arg in ("-c", path)] + list(self.plan.options)
+    def _list_options(self, name: str, probe: str | None = None) -> list[str]:
+        """Return the options of `fit` of a variant, besides the length and the seeds of a run.
+
+        A probe has its own base, to which options of the base do not belong.
+        """
+        files = self.plan.base if probe is None else [each for each in self.plan.probes if each.name == probe]
+        args = [arg for path, _ in files for arg in ("-c", path)] + (list(self.plan.options) if probe is None else [])
         text = next((each.text for each in self.plan.variants if each.name == name), None)
         # Before the overlays, which change them.
         return args if text is None else [*args, "-c", str(self.folder.write_overlay(name, text))]
 
     def _list_rate_options(self, run: Run) -> list[str]:
         """Return the options of a run's learning rate; RunError if there is nothing to tune."""
+        if run.probe is not None:
+            return []
         rate = run.rate if run.rate is not None else self.results.choose_rate(run.variant)
         if rate is None:
             return []
@@ -124,6 +149,8 @@ class Study:
 
     def _check_data(self, run: Run, result: dict[str, Any]) -> dict[str, Any]:
         """Raise a UserError if the data of a study have changed since it began; a variant may have its own."""
+        if run.probe is not None:
+            return result
         measured = (self.folder.read_speed(run.variant) or {}).get("data")
         if measured != result["data"]:
             raise UserError(

@@ -52,4 +52,5 @@ def _list_keys(row: StudyRow) -> dict[str, float | str | None]:
         "by bytes": row.by_bytes,
         "learning rate": row.rate,
         **{name: row.ratios.get(name) for name in RATIOS},
+        **{f"on {name}": None if cell.mean is None else cell.mean.value for name, cell in row.probes.items()},
     }

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from lightning_xt.commands.ablation.budget import Budget
@@ -27,6 +28,11 @@ class ConfigText(NamedTuple):
 
     path: str
     text: str
+
+    @property
+    def name(self) -> str:
+        """Name of the file without its ending."""
+        return Path(self.path).stem
 
 
 @dataclass(frozen=True)
@@ -59,20 +65,23 @@ class Run:
     Args:
         variant: name of what is trained.
         seed: of the weights and of the order of the data.
-        purpose: repeat, half or tuning.
+        purpose: repeat, half, tuning or probe.
         rate: the learning rate that is tried. None = that of the variant.
+        probe: name of the probe on which it is trained. None = the base's data.
     """
 
     variant: str
     seed: int
     purpose: str = "repeat"
     rate: float | None = None
+    probe: str | None = None
 
     @property
     def key(self) -> str:
         """Name of the file of its result."""
         last = self.seed if self.rate is None else f"{self.rate:g}"
-        return f"{self.purpose}/{self.variant}-{last}"
+        folder = self.purpose if self.probe is None else f"{self.purpose}-{self.probe}"
+        return f"{folder}/{self.variant}-{last}"
 
 
 @dataclass(frozen=True)
@@ -89,6 +98,8 @@ class StudyPlan:
         rates: learning rates to choose from. Empty = each has its own.
         threads: threads of each run.
         versions: versions of the programs that train.
+        probes: configs of small tasks, on which the base's and the overlays' models are compared too.
+        probe_metric: metric of the probes.
     """
 
     base: tuple[ConfigText, ...]
@@ -100,6 +111,8 @@ class StudyPlan:
     rates: tuple[float, ...]
     threads: int
     versions: Mapping[str, str]
+    probes: tuple[ConfigText, ...] = ()
+    probe_metric: str = ""
 
     def to_plain(self) -> dict[str, Any]:
         """Return the plan as plain values, the order of its runs included."""
@@ -113,7 +126,9 @@ class StudyPlan:
             "rates": list(self.rates),
             "threads": self.threads,
             "variants": {each.name: {"parts": list(each.parts), "text": each.text} for each in self.variants},
-            "order": [run.key for run in (*self.list_tuning(), *self.list_repeats())],
+            "probes": {each.name: each.text for each in self.probes},
+            "probe_metric": self.probe_metric,
+            "order": [run.key for run in (*self.list_tuning(), *self.list_repeats(), *self.list_probes())],
         }
 
     def list_tuning(self) -> Iterator[Run]:
@@ -129,6 +144,12 @@ class StudyPlan:
                 yield Run(BASE, seed, "half")
                 yield from (Run(name, seed) for name in self._names)
 
+    def list_probes(self) -> Iterator[Run]:
+        """Yield the runs on probes: each seed in turn, of each probe, of the base and of all variants."""
+        for seed in range(self.seeds):
+            for probe in self.probes:
+                yield from (Run(name, seed, "probe", probe=probe.name) for name in (BASE, *self._names))
+
     @property
     def most_repeats(self) -> int:
         """Repeats of the base, which has the most."""
@@ -140,10 +161,10 @@ class StudyPlan:
 
 
 def check_resumable(plan: StudyPlan, earlier: Mapping[str, Any], place: str) -> None:
-    """Raise a UserError unless the study of an earlier plan can continue by this one, which may have more variants.
+    """Raise a UserError unless the study of an earlier plan can continue by this one, which may have more rows.
 
     Args:
-        plan: the plan.
+        plan: the plan, perhaps with more variants and probes.
         earlier: an earlier one as plain values.
         place: the option that names the folder of both, in messages.
     """
@@ -158,14 +179,19 @@ def check_resumable(plan: StudyPlan, earlier: Mapping[str, Any], place: str) -> 
     _require_equal(place, "--floor", earlier["floor"], now["floor"])
     _require_equal(place, "--tune", earlier["rates"], now["rates"])
     _require_equal(place, "--threads", earlier["threads"], now["threads"])
-    before, after = earlier["variants"], now["variants"]
-    if missing := [name for name in before if name not in after]:
-        raise UserError(f"{place} holds a study with {_list(missing)} too; give all of its variants, or another --out")
-    if changed := [name for name in before if before[name] != after[name]]:
-        raise UserError(
-            f"{place} holds a study in which the overlay {_list(changed)} had other contents; restore them, or give "
-            "another --out"
-        )
+    if earlier["probes"]:
+        _require_equal(place, "--probe_metric", earlier["probe_metric"], now["probe_metric"])
+    for kind, what in (("variants", "overlay"), ("probes", "probe")):
+        before, after = earlier[kind], now[kind]
+        if missing := [name for name in before if name not in after]:
+            raise UserError(
+                f"{place} holds a study with {_list(missing)} too; give all of its {kind}, or another --out"
+            )
+        if changed := [name for name in before if before[name] != after[name]]:
+            raise UserError(
+                f"{place} holds a study in which the {what} {_list(changed)} had other contents; restore them, or give "
+                "another --out"
+            )
 
 
 def _require_equal(place: str, what: str, before: Any, now: Any) -> None:

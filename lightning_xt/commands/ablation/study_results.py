@@ -17,6 +17,7 @@ from lightning_xt.commands.ablation.mean_tests import (
 )
 from lightning_xt.commands.ablation.study_folder import StudyFolder
 from lightning_xt.commands.ablation.study_plan import BASE, HALF, TUNING_SEED, Run, StudyPlan, Variant
+from lightning_xt.commands.ablation.study_probes import ProbeCell, build_cells
 from lightning_xt.system.messages import UserError
 
 NOISE = "within the noise"
@@ -44,6 +45,7 @@ class StudyRow:
         parts_sum: sum of the differences of the parts of a combination.
         ratios: costs in multiples of the base's.
         costs: costs by themselves.
+        probes: results on probes, by their names.
     """
 
     name: str
@@ -61,6 +63,7 @@ class StudyRow:
     parts_sum: float | None = None
     ratios: Mapping[str, float | None] = field(default_factory=dict)
     costs: Mapping[str, Any] = field(default_factory=dict)
+    probes: Mapping[str, ProbeCell] = field(default_factory=dict)
 
 
 class StudyResults:
@@ -91,7 +94,7 @@ class StudyResults:
         return (
             None
             if "error" in costs or not self.can_train(variant)
-            else self.plan.budget.count_steps(self._cost(variant))
+            else self.plan.budget.count_steps(self.cost(variant))
         )
 
     def find_error(self, variant: str) -> str | None:
@@ -103,12 +106,12 @@ class StudyResults:
         if costs is None or "error" in costs:
             return None if costs is None else str(costs["error"])
         try:
-            self.plan.budget.count_steps(self._cost(variant))
+            self.plan.budget.count_steps(self.cost(variant))
         except UserError as error:
             return str(error)
         return None
 
-    def _cost(self, variant: str) -> dict[str, Any]:
+    def cost(self, variant: str) -> dict[str, Any]:
         """Return the costs of a step, its seconds as many as the base's at the time that was measured for both."""
         costs, base = (self.folder.read_speed(name) or {} for name in (variant, BASE))
         seconds = base["seconds_per_step"] * (1.0 if variant == BASE else costs["time_ratio"])
@@ -136,9 +139,10 @@ class StudyResults:
         result = self.folder.read_result(run.key)
         return None if result is None or "error" in result else float(result["metrics"][self.metric])
 
-    def describe(self, result: Mapping[str, Any]) -> str:
+    def describe(self, run: Run, result: Mapping[str, Any]) -> str:
         """Describe the result of a run in a few words."""
-        return f"{self.metric} {result['metrics'][self.metric]:.4f}, {result['seconds']:.0f} s of training"
+        metric = self.metric if run.probe is None else self.plan.probe_metric
+        return f"{metric} {result['metrics'][metric]:.4f}, {result['seconds']:.0f} s of training"
 
     def build_rows(self) -> list[StudyRow]:
         """Return the row of the base, then those of the variants, the best first; those without a result last."""
@@ -150,6 +154,10 @@ class StudyResults:
         rows = [_judge(row, judged.get(row.name)) for row in rows]
         by_name = {row.name: row for row in rows}
         rows = [_add_parts(row, variant, by_name) for row, variant in zip(rows, self.plan.variants, strict=True)]
+        cells = {each.name: build_cells(self.plan, self.folder, each.name) for each in self.plan.probes}
+        base, *rows = (
+            replace(row, probes={probe: found[row.name] for probe, found in cells.items()}) for row in (base, *rows)
+        )
         return [base, *sorted(rows, key=lambda row: (row.mean is None, row.mean.value if row.mean else 0.0, row.name))]
 
     def _build_row(self, variant: Variant) -> StudyRow:
@@ -172,7 +180,10 @@ class StudyResults:
             "ratios": dict.fromkeys(RATIOS, 1.0) if name == BASE else self._compare_costs(costs),
         }
         wanted = self.plan.most_repeats if name == BASE else self.plan.seeds
-        if len(values) < wanted:
+        if name != BASE and values and values.items() <= self.list_values(BASE).items():
+            # Such as an overlay that chooses what the base has.
+            row["verdict"] = "the same as the base"
+        elif len(values) < wanted:
             row["verdict"] = f"not finished: {len(values)} of {wanted} runs"
         if values:
             row |= {"mean": average(row["values"]), **self._estimate(name, fmean(row["values"]))}
@@ -201,7 +212,7 @@ class StudyResults:
         of its steps on, each run with its own whole schedule.
         """
         steps, base_steps, slope = self.count_steps(variant), self.count_steps(BASE), self.find_slope()
-        costs, base = self._cost(variant), self._cost(BASE)
+        costs, base = self.cost(variant), self.cost(BASE)
         found: dict[str, float | None] = {}
         for kind in ("seconds", "bytes"):
             name = f"{kind}_per_step"

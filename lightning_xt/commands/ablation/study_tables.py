@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from lightning_xt.commands.ablation.budget import KINDS
-from lightning_xt.commands.ablation.mean_tests import Mean
+from lightning_xt.commands.ablation.mean_tests import SIGNIFICANT, Mean
+from lightning_xt.commands.ablation.study_probes import ProbeCell
 from lightning_xt.commands.ablation.study_results import RATIOS, StudyResults, StudyRow
 from lightning_xt.system.json_text import to_json
 
@@ -48,6 +49,12 @@ def describe_study(results: StudyResults, rows: list[StudyRow]) -> list[str]:
         )
     else:
         lines.append("The learning rate is that of the base, or of the overlay if it sets one; none was tuned.")
+    if plan.probes:
+        lines.append(
+            f"Probes: {plan.probe_metric} of the models of {', '.join(each.path for each in plan.probes)}, the mean of "
+            f"the seeds. + is better than the base and - worse, where Welch's p is below {SIGNIFICANT} after Holm's "
+            "correction for the rows."
+        )
     versions = ", ".join(f"{name} {version}" for name, version in plan.versions.items())
     return [*lines, f"{versions}; threads of a run: {plan.threads}."]
 
@@ -78,7 +85,8 @@ def list_columns(results: StudyResults) -> list[str]:
     kinds = [f"by {kind}" for kind in ("seconds", "bytes") if _has_column(results, kind)]
     tuned = ["learning rate"] if results.plan.rates else []
     combined = ["sum of parts"] if any(each.parts for each in results.plan.variants) else []
-    return ["variant", unit, "against base", *combined, "p", "verdict", *kinds, *RATIOS, *tuned]
+    probes = [f"on {each.name}" for each in results.plan.probes]
+    return ["variant", unit, "against base", *combined, "p", "verdict", *kinds, *RATIOS, *tuned, *probes]
 
 
 def _has_column(results: StudyResults, kind: str) -> bool:
@@ -102,7 +110,7 @@ def format_row(row: StudyRow, results: StudyResults) -> list[str]:
         "by bytes": _format_number(row.by_bytes, ".4f"),
         "learning rate": UNKNOWN if row.rate is None else f"{row.rate:g}{'*' if row.at_end else ''}",
         **{name: _format_number(row.ratios.get(name), ".2f") for name in RATIOS},
-    }
+    } | {f"on {name}": str(cell) for name, cell in row.probes.items()}
     return [found[name] for name in list_columns(results)]
 
 
@@ -124,10 +132,12 @@ def format_csv(results: StudyResults, rows: list[StudyRow]) -> str:
 def format_runs(results: StudyResults) -> str:
     """Return each finished run as CSV."""
     plan, found = results.plan, []
-    for run in (*plan.list_tuning(), *plan.list_repeats()):
+    for run in (*plan.list_tuning(), *plan.list_repeats(), *plan.list_probes()):
         if (result := results.folder.read_result(run.key)) is not None:
             identity = {"run": run.key, "variant": run.variant, "purpose": run.purpose, "seed": run.seed}
-            identity["learning rate"] = run.rate if run.rate is not None else results.choose_rate(run.variant)
+            identity["probe"] = run.probe or ""
+            own_rate = None if run.probe is not None else results.choose_rate(run.variant)
+            identity["learning rate"] = own_rate if run.rate is None else run.rate
             kept = {name: value for name, value in result.items() if name not in ("metrics", "output", "data")}
             found.append({**identity, **result.get("metrics", {}), **kept})
     return _write_csv(list(dict.fromkeys(name for each in found for name in each)), found)
@@ -166,8 +176,14 @@ def collect_row(row: StudyRow) -> dict[str, Any]:
         "learning_rate": row.rate,
         "learning_rate_at_end": row.at_end,
         **{f"{name}_ratio": row.ratios.get(name) for name in RATIOS},
+        **{f"{name}_{part}": value for name, cell in row.probes.items() for part, value in _collect_cell(cell)},
         **{name: row.costs.get(name) for name in ("seconds_per_step", "parameters", "memory", "flops_per_step")},
     }
+
+
+def _collect_cell(cell: ProbeCell) -> list[tuple[str, Any]]:
+    mean = cell.mean
+    return [("mean", mean and mean.value), ("margin", mean and mean.margin), ("p", cell.p), ("error", cell.error)]
 
 
 def _flatten(row: Mapping[str, Any]) -> dict[str, Any]:
