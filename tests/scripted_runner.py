@@ -1,13 +1,15 @@
 """Runner of ablate that trains nothing: results follow from a formula."""
 
+import os
 import random
 import re
+import signal
 from pathlib import Path
 
 from lightning_xt.commands.ablation.child_process import RunError
 
 TIMES = {"slow": 2.0, "fast": 0.5}
-GAINS = {"base": 0.0, "slow": -0.2, "fast": 0.1, "same": 0.0, "third": 0.3}
+GAINS = {"base": 0.0, "slow": -0.2, "fast": 0.1, "same": 0.0, "minor": -0.025}
 OPTIMIZER = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.01}}
 
 
@@ -86,6 +88,22 @@ class ScriptedRunner:
 
     def close(self):
         pass
+
+
+def die(connection):
+    """Stand for a process that the system kills."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def leave(connection):
+    """Stand for a library that ends the process."""
+    os._exit(3)
+
+
+def fail(connection):
+    """Stand for a bug."""
+    print("before the end")
+    raise ZeroDivisionError("of a bug")
 
 
 def name_variant(args):

@@ -61,6 +61,8 @@ def test_welchs_test_of_a_published_example():
     found = compare_means(FIRST, SECOND)
     assert (round(found.t, 2), round(found.degrees, 1), round(found.p, 3)) == (-2.46, 25.0, 0.021)
     assert found.value == pytest.approx(sum(FIRST) / 15 - sum(SECOND) / 15)
+    # With equal variances: the same t, for the sizes are equal, and 28 degrees.
+    assert found.p_equal == pytest.approx(integrate(found.t, 28), rel=1e-8)
     # The interval ends at 0 where p is 0.05.
     assert found.margin == pytest.approx(abs(found.value / found.t) * 2.060, rel=2e-3)
 
@@ -74,6 +76,12 @@ def test_repeats_that_agree_and_single_ones():
     # 4.303 times the deviation, 1, over the root of 3.
     three = average([1.0, 2.0, 3.0])
     assert (three.value, three.deviation) == (2.0, 1.0) and three.margin == pytest.approx(4.3027 / 3**0.5, rel=1e-4)
+
+
+def test_students_test_by_hand():
+    """Means 2 and 5, sums of squares 2 and 2, 2 + 1 degrees: t = -3 / sqrt(4 / 3 * (1 / 3 + 1 / 2)) = -2.846."""
+    found = compare_means([1.0, 2.0, 3.0], [4.0, 6.0])
+    assert found.p_equal == pytest.approx(integrate(-3 / (4 / 3 * 5 / 6) ** 0.5, 3), rel=1e-8)
 
 
 def test_holms_correction_by_hand():

@@ -4,11 +4,19 @@ import re
 from html import escape
 from pathlib import Path
 
+from lightning_xt.commands.ablation.study_description import describe_study
 from lightning_xt.commands.ablation.study_results import NOISE, RATIOS, StudyResults, StudyRow
-from lightning_xt.commands.ablation.study_tables import describe_study, format_row, list_columns
+from lightning_xt.commands.ablation.study_tables import format_row, list_columns
 
 PAGE = Path(__file__).with_name("study_page.html")
-CLASSES = {"better": "better", "worse": "worse", NOISE: "noise", "the base": "base"}
+CLASSES = {
+    "better": "better",
+    "likely better": "likely-better",
+    NOISE: "noise",
+    "likely worse": "likely-worse",
+    "worse": "worse",
+    "the base": "base",
+}
 """Classes of rows by their verdicts."""
 OTHERS = "others"
 """Class of rows that say nothing yet, or have failed."""
@@ -48,6 +56,7 @@ def _list_keys(row: StudyRow) -> dict[str, float | str | None]:
         "against base": None if row.difference is None else row.difference.value,
         "sum of parts": row.parts_sum,
         "p": row.p,
+        "p, equal spread": row.p_equal,
         "by seconds": row.by_seconds,
         "by bytes": row.by_bytes,
         "learning rate": row.rate,

@@ -8,7 +8,7 @@ from lightning_xt.commands.ablation.study_results import NOISE, StudyResults, St
 from lightning_xt.commands.ablation.study_tables import UNITS
 from lightning_xt.system.messages import make_visible
 
-COLORS = {"better": "tab:green", "worse": "tab:red"}
+COLORS = {"better": "tab:green", "likely better": "yellowgreen", "worse": "tab:red", "likely worse": "tab:orange"}
 LABELLED = 30
 """Most rows with a name: those that differ from the base the most."""
 

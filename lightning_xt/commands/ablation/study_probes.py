@@ -23,7 +23,7 @@ class ProbeCell:
 
     Args:
         mean: mean of its repeats. None = there is none.
-        p: p-value of no difference from the base, corrected for the variants. None = it is not tested.
+        p: p-value of no difference from the base by Student's test, corrected. None = it is not tested.
         is_better: whether the mean is better than the base's.
         error: why a run failed. None = none has.
     """
@@ -52,7 +52,7 @@ def build_cells(plan: StudyPlan, folder: StudyFolder, probe: str) -> dict[str, P
         errors |= {name: failed[0]} if failed else {}
     whole = [name for name in names[1:] if name not in errors and len(values[name]) == plan.seeds]
     tests = {name: test for name in whole if (test := compare_means(values[name], values[BASE])) is not None}
-    corrected = dict(zip(tests, correct_for_number([test.p for test in tests.values()]), strict=True))
+    corrected = dict(zip(tests, correct_for_number([test.p_equal for test in tests.values()]), strict=True))
     sign = -1 if plan.probe_metric.endswith(LOWER) else 1
     better = {name: sign * test.value > 0 for name, test in tests.items()}
     return {name: _make_cell(values[name], corrected, better, errors, name) for name in names}

@@ -32,11 +32,12 @@ class StudyRow:
     Args:
         name: name of the variant.
         summary: one line about it.
-        verdict: meaning of the row: better, worse, within the noise, or why it says nothing.
+        verdict: meaning of the row: (likely) better or worse, within the noise, or why it says nothing.
         values: metric of each repeat.
         mean: their mean. None = there is none.
         difference: difference of the mean from the base's. None = it is not tested.
-        p: its p-value, corrected for the number of rows.
+        p: its p-value by Welch's test, corrected for the number of rows.
+        p_equal: that by Student's test, corrected.
         by_seconds: estimated metric after as many seconds as the base is trained for. None = unknown.
         by_bytes: estimated metric after as many bytes.
         steps: steps of each repeat.
@@ -55,6 +56,7 @@ class StudyRow:
     mean: Mean | None = None
     difference: Difference | None = None
     p: float | None = None
+    p_equal: float | None = None
     by_seconds: float | None = None
     by_bytes: float | None = None
     steps: int | None = None
@@ -149,9 +151,8 @@ class StudyResults:
         base = self._build_row(Variant(BASE, ""))
         rows = [self._build_row(each) for each in self.plan.variants]
         tested = [row for row in rows if row.difference is not None and not row.verdict]
-        corrected = correct_for_number([row.difference.p for row in tested if row.difference is not None])
-        judged = {row.name: p for row, p in zip(tested, corrected, strict=True)}
-        rows = [_judge(row, judged.get(row.name)) for row in rows]
+        judged = _correct(tested)
+        rows = [_judge(row, *judged.get(row.name, (None, None))) for row in rows]
         by_name = {row.name: row for row in rows}
         rows = [_add_parts(row, variant, by_name) for row, variant in zip(rows, self.plan.variants, strict=True)]
         cells = {each.name: build_cells(self.plan, self.folder, each.name) for each in self.plan.probes}
@@ -237,14 +238,23 @@ class StudyResults:
         return fallen / math.log(steps / (steps // HALF))
 
 
-def _judge(row: StudyRow, p: float | None) -> StudyRow:
-    """Return a row with its verdict, from its corrected p-value."""
+def _correct(rows: Sequence[StudyRow]) -> dict[str, tuple[float, float]]:
+    """Return the p-values of rows by both tests, corrected for their number."""
+    differences = [row.difference for row in rows if row.difference is not None]
+    p, p_equal = (correct_for_number([getattr(each, name) for each in differences]) for name in ("p", "p_equal"))
+    return {row.name: both for row, both in zip(rows, zip(p, p_equal, strict=True), strict=True)}
+
+
+def _judge(row: StudyRow, p: float | None, p_equal: float | None) -> StudyRow:
+    """Return a row with its verdict, from its corrected p-values."""
     if row.verdict or row.mean is None:
         return row
-    if row.difference is None or p is None:
+    if row.difference is None or p is None or p_equal is None:
         return replace(row, verdict="one seed: no interval is claimed")
-    verdict = NOISE if p >= SIGNIFICANT else "better" if row.difference.value < 0 else "worse"
-    return replace(row, verdict=verdict, p=p)
+    verdict = "better" if row.difference.value < 0 else "worse"
+    if p >= SIGNIFICANT:
+        verdict = NOISE if p_equal >= SIGNIFICANT else f"likely {verdict}"
+    return replace(row, verdict=verdict, p=p, p_equal=p_equal)
 
 
 def _add_parts(row: StudyRow, variant: Variant, rows: Mapping[str, StudyRow]) -> StudyRow:

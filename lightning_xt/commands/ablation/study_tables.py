@@ -5,8 +5,8 @@ import io
 from collections.abc import Mapping
 from typing import Any
 
-from lightning_xt.commands.ablation.budget import KINDS
-from lightning_xt.commands.ablation.mean_tests import SIGNIFICANT, Mean
+from lightning_xt.commands.ablation.mean_tests import Mean
+from lightning_xt.commands.ablation.study_description import describe_study, has_column
 from lightning_xt.commands.ablation.study_probes import ProbeCell
 from lightning_xt.commands.ablation.study_results import RATIOS, StudyResults, StudyRow
 from lightning_xt.system.json_text import to_json
@@ -15,85 +15,26 @@ UNITS = {"val/bits_per_byte": "bits per byte", "val/loss": "nats a token"}
 UNKNOWN = "-"
 
 
-def describe_study(results: StudyResults, rows: list[StudyRow]) -> list[str]:
-    """Describe in sentences how the table was made, and how to read it."""
-    plan, base = results.plan, rows[0]
-    tested = sum(row.p is not None for row in rows)
-    names = " and ".join(each.path for each in plan.base)
-    options = f" {' '.join(plan.options)}" if plan.options else ""
-    lines = [
-        f"Base: {names}{options}. Budget of each run: {plan.budget.text}, {base.steps or 0:,} steps of the base, with "
-        "the schedule fitted to the steps.",
-        f"Quality is {results.metric} of the whole validation split after the last step, the mean of {plan.seeds} "
-        f"{'seeds' if plan.seeds > 1 else 'seed'} with its 95 % interval; lower is better. A seed is that of the "
-        "weights and of the order of the data.",
-    ]
-    if base.mean is not None and base.mean.deviation is not None:
-        lines.append(
-            f"Noise: {base.mean.repeats} runs of the base, which differ in the seed only, have a standard deviation of "
-            f"{base.mean.deviation:.4f}."
-        )
-    if plan.seeds < 2:
-        lines.append("With one seed no interval is claimed, and no row is said to be better or worse.")
-    elif tested:
-        lines.append(
-            f"p is Welch's, of no difference from the base, corrected for {tested} rows by Holm's method; a row with "
-            "0.05 or more is within the noise."
-        )
-    lines += _describe_costs(results, base)
-    if plan.rates:
-        rates = ", ".join(f"{rate:g}" for rate in plan.rates)
-        lines.append(
-            f"The learning rate of each row is the best of {rates}, by one run of each at the whole budget on another "
-            "seed; one marked * is at an end of these."
-        )
-    else:
-        lines.append("The learning rate is that of the base, or of the overlay if it sets one; none was tuned.")
-    if plan.probes:
-        lines.append(
-            f"Probes: {plan.probe_metric} of the models of {', '.join(each.path for each in plan.probes)}, the mean of "
-            f"the seeds. + is better than the base and - worse, where Welch's p is below {SIGNIFICANT} after Holm's "
-            "correction for the rows."
-        )
-    versions = ", ".join(f"{name} {version}" for name, version in plan.versions.items())
-    return [*lines, f"{versions}; threads of a run: {plan.threads}."]
-
-
-def _describe_costs(results: StudyResults, base: StudyRow) -> list[str]:
-    others = [kind for kind in ("seconds", "bytes") if kind != results.plan.budget.kind]
-    slope = results.find_slope()
-    lines = []
-    if slope is not None:
-        lines.append(
-            f"By {' and by '.join(others)}: an estimate for as many as the base is trained for. The metric is taken to "
-            "fall with the logarithm of the steps as the base's does between half of its steps and all "
-            f"({slope:.4f} when it grows by 1). To measure, give --budget {others[0]}=..."
-        )
-    ratios = base.costs.get("time_ratios")
-    if ratios:
-        lines.append(
-            "Time, parameters, memory and FLOPs of a step are multiples of the base's. Time was measured in turns with "
-            f"the base, apart from the runs; the base against itself gave {min(ratios):.2f} to {max(ratios):.2f}. "
-            "Memory is that of weights, optimizer and the most that a step allocates."
-        )
-    return lines
-
-
 def list_columns(results: StudyResults) -> list[str]:
     """List the heads of the table's columns."""
     unit = UNITS[results.metric]
-    kinds = [f"by {kind}" for kind in ("seconds", "bytes") if _has_column(results, kind)]
+    kinds = [f"by {kind}" for kind in ("seconds", "bytes") if has_column(results, kind)]
     tuned = ["learning rate"] if results.plan.rates else []
     combined = ["sum of parts"] if any(each.parts for each in results.plan.variants) else []
     probes = [f"on {each.name}" for each in results.plan.probes]
-    return ["variant", unit, "against base", *combined, "p", "verdict", *kinds, *RATIOS, *tuned, *probes]
-
-
-def _has_column(results: StudyResults, kind: str) -> bool:
-    """Return whether a kind of budget has a separate column; bytes pay for equal steps where batches are equal."""
-    if kind == results.plan.budget.kind:
-        return False
-    return kind == "seconds" or results.plan.budget.kind in KINDS.keys() - {"bytes", "steps"}
+    return [
+        "variant",
+        unit,
+        "against base",
+        *combined,
+        "p",
+        "p, equal spread",
+        "verdict",
+        *kinds,
+        *RATIOS,
+        *tuned,
+        *probes,
+    ]
 
 
 def format_row(row: StudyRow, results: StudyResults) -> list[str]:
@@ -105,6 +46,7 @@ def format_row(row: StudyRow, results: StudyResults) -> list[str]:
         "against base": UNKNOWN if difference is None else f"{difference.value:+.4f} ± {difference.margin:.4f}",
         "sum of parts": UNKNOWN if row.parts_sum is None else f"{row.parts_sum:+.4f}",
         "p": UNKNOWN if row.p is None else _format_p(row.p),
+        "p, equal spread": UNKNOWN if row.p_equal is None else _format_p(row.p_equal),
         "verdict": row.verdict,
         "by seconds": _format_number(row.by_seconds, ".4f"),
         "by bytes": _format_number(row.by_bytes, ".4f"),
@@ -168,7 +110,9 @@ def collect_row(row: StudyRow) -> dict[str, Any]:
         "difference": difference and difference.value,
         "difference_margin": difference and difference.margin,
         "p": difference and difference.p,
+        "p_equal": difference and difference.p_equal,
         "p_corrected": row.p,
+        "p_equal_corrected": row.p_equal,
         "by_seconds": row.by_seconds,
         "by_bytes": row.by_bytes,
         "parts_sum": row.parts_sum,
