@@ -58,6 +58,17 @@ def train(tmp_path, *names):
     return run_rows(tmp_path, "training.py", *SMALL, *slices, "--rows", *names)
 
 
+@pytest.mark.slow
+def test_mup_finds_the_best_rate_of_each_leg(tmp_path):
+    tiny = ["--base_dim=16", "--dim=32", "--rates=2", "--steps=2", "--seeds=1", "--seq_len=16"]
+    found = run_rows(tmp_path, "mup.py", *tiny, "--optimizers", "AdamW", "MuonAdamW")
+    legs = ("16_wide", "32_wide_mup", "32_wide")
+    assert list(found) == [f"{optimizer}_{leg}" for optimizer in ("AdamW", "MuonAdamW") for leg in legs]
+    for row in found.values():
+        losses = {float(rate): loss for rate, loss in row["losses"].items()}
+        assert len(losses) == 2 and row["value"] == min(losses, key=losses.get)
+
+
 def write_shakespeare(tmp_path):
     text = tmp_path / "tinyshakespeare" / "input.txt"
     text.parent.mkdir()

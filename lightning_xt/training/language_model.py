@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -26,6 +27,7 @@ from lightning_xt.training.metrics.answer_scores import AnswerScores
 from lightning_xt.training.metrics.likelihood import LikelihoodSums, compute_likelihood_metrics
 from lightning_xt.training.module import TransformerModule, require_size
 from lightning_xt.training.network_adaptation import adapt_network
+from lightning_xt.training.optim.maximal_update import choose_update
 from lightning_xt.training.optim.parameter_groups import OptimizerFactory
 from lightning_xt.training.optim.schedules.base import ScheduleFactory
 from lightning_xt.training.optim.schedules.warmup_cosine import WarmupCosine
@@ -53,6 +55,8 @@ class LanguageModel(CorpusModule):
         compile: whether training uses torch.compile; or its keywords, such as {mode: max-autotune}.
         adapter: added to the network and trained in its place, such as LoRA; the network is frozen. None = no adapter.
         frozen: patterns of names of the network's parameters that do not train, such as `*embedding*`.
+        mup_base_dim: width at which the learning rate was chosen, for another `decoder.dim` (muP); the learning rates
+            of matrices and the scores of attention are scaled from it, see `MaximalUpdate`. None = no scaling.
 
     Examples:
         >>> import torch
@@ -78,12 +82,14 @@ class LanguageModel(CorpusModule):
         compile: bool | dict[str, Any] = False,
         adapter: AdapterFactory | None = None,
         frozen: Sequence[str] = (),
+        mup_base_dim: int | None = None,
     ) -> None:
         super().__init__(optimizer=optimizer, schedule=schedule, compile=compile)
         self.save_hyperparameters(logger=False)
         self.remember_config()
         self.vocab_size = require_size(vocab, "target")
         self.decoder = decoder(self.vocab_size)
+        self.maximal_update = choose_update(self.decoder, partial(decoder, self.vocab_size), mup_base_dim, adapter)
         adapt_network(self.decoder, adapter, frozen)
         self.separator = vocab.get("separator")
         self.objective = objective(ObjectiveShape.from_model(self.decoder, vocab))

@@ -26,8 +26,8 @@ from lightning_xt.training.compilation import check_compile_options, compile_for
 from lightning_xt.training.from_config import build, build_tokenizer
 from lightning_xt.training.input_checks import check_inputs
 from lightning_xt.training.loss_terms import LossTerms
-from lightning_xt.training.optim.build import OptimizerOptions, build_optimizer
-from lightning_xt.training.optim.parameter_groups import OptimizerFactory, parameter_groups
+from lightning_xt.training.optim.build import OptimizerOptions, build_scaled
+from lightning_xt.training.optim.parameter_groups import OptimizerFactory
 from lightning_xt.training.optim.schedules.base import ScheduleFactory
 from lightning_xt.training.run_metadata import run_metadata
 from lightning_xt.training.step_boundaries import count_run_steps
@@ -178,7 +178,7 @@ class TransformerModule(TextModule):
     def _build_optimizer(self) -> Optimizer:
         recipe = self.hparams.get("optimizer") or self.optimizer_factory
         path = recipe["class_path"] if isinstance(recipe, dict) else getattr(recipe, "__name__", repr(recipe))
-        optimizer = build_optimizer(self.optimizer_factory, parameter_groups(self), path.rpartition(".")[2])
+        optimizer = build_scaled(self.optimizer_factory, self, path.rpartition(".")[2])
         scaled = str(self.trainer.precision).startswith("16")
         if scaled and self.trainer.gradient_clip_val and getattr(optimizer, "_step_supports_amp_scaling", False):
             raise ValueError(

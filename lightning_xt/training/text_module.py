@@ -25,6 +25,8 @@ class TextModule(LightningModule, ABC):
     """The network that is trained."""
     schedule_factory: Callable[[int], Any] | None
     """Schedule of the learning rate. None = constant."""
+    maximal_update: Any = None
+    """`MaximalUpdate`: rules for learning rates that hold at every width. None = those of the optimizer."""
     phase: str | None = None
     """training, evaluation, sampling or prediction. None = nothing has begun."""
     step_seed: int | None = None

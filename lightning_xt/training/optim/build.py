@@ -8,11 +8,28 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch.optim import Optimizer, SparseAdam
 from torch.optim.lr_scheduler import LambdaLR
 
-from lightning_xt.training.optim.parameter_groups import OptimizerFactory
+from lightning_xt.training.optim.maximal_update import scale_rates
+from lightning_xt.training.optim.parameter_groups import OptimizerFactory, parameter_groups
 
 WAY_OUT = "change its options or choose another, such as --model.optimizer AdamW"
-EXTRA = frozenset({"params", "param_names", "role", "parts", "initial_lr"})
+EXTRA = frozenset({"params", "param_names", "role", "parts", "initial_lr", "lr_factor"})
 """Keys of groups besides the options of the optimizer."""
+
+
+def build_scaled(factory: OptimizerFactory, module: Any, name: str) -> Optimizer:
+    """Build the optimizer of a module's parameters as `build_optimizer` does, with the rates of muP if it has rules.
+
+    Args:
+        factory: builds the optimizer from groups of parameters.
+        module: a `TransformerModule`.
+        name: name of the optimizer in messages.
+    """
+    groups, update = parameter_groups(module), module.maximal_update
+    optimizer = build_optimizer(factory, groups, name)
+    if update is not None:
+        optimizer = build_optimizer(factory, update.split_groups(groups, optimizer, module.network), name)
+        scale_rates(optimizer)
+    return optimizer
 
 
 def build_optimizer(factory: OptimizerFactory, groups: list[dict[str, Any]], name: str) -> Optimizer:

@@ -58,6 +58,10 @@ class MatrixOptimizer(Optimizer):
             skip: truth on the device: neither weights nor state may change if True. None = False.
         """
 
+    def measure_step(self, group: dict[str, Any], rows: int, columns: int) -> float | None:
+        """Return the largest singular value of a step of a matrix, up to a factor of all shapes; None if unknown."""
+        return None
+
     @property
     def name(self) -> str:
         """Name in messages."""

@@ -109,6 +109,9 @@ class MuonAdamW(MatrixOptimizer):
         adamw = {"lr": adamw_lr, "betas": adamw_betas, "eps": adamw_eps, "weight_decay": adamw_weight_decay}
         super().__init__(params, {**matrix, "adjust_lr_fn": adjust_lr_fn}, adamw, embedding_lr, head_lr)
 
+    def measure_step(self, group: dict[str, Any], rows: int, columns: int) -> float | None:
+        return _scale(group["adjust_lr_fn"], rows, columns)
+
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "orthogonalizer": self.orthogonalizer}
 

@@ -39,7 +39,7 @@ def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
     sorted_out: dict[Role, list[tuple[str, nn.Parameter]]] = {"matrix": [], "head": [], "embedding": [], "other": []}
     for name, parameter, role in _roles(model):
         sorted_out[role].append((name, parameter))
-    parts = _parts(model)
+    parts = list_stacked_rows(model)
     groups: list[dict[str, Any]] = []
     for role, members in sorted_out.items():
         if not members:
@@ -86,7 +86,7 @@ def _list_gates(model: nn.Module) -> Iterator[nn.Parameter]:
                 yield getattr(module, name).weight
 
 
-def _parts(model: nn.Module) -> dict[int, tuple[int, ...]]:
+def list_stacked_rows(model: nn.Module) -> dict[int, tuple[int, ...]]:
     """Return the rows of each map in the weights that hold several, by the id of the weight."""
     found = {}
     for module in model.modules():
