@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from scripted_runner import Killed, ScriptedRunner, die, leave, write_overlays
+from scripted_runner import GAINS, Killed, ScriptedRunner, die, leave, write_overlays
 from scripted_runner import fail as fail_in_process
 
 from lightning_xt.cli import main
@@ -188,6 +188,26 @@ def test_a_study_grows_by_variants_only(ablate):
     assert [key for key, _ in runner.trained] == ["repeat/fast-0", "repeat/fast-1", "repeat/fast-2"]
     assert fail(ablate, *OPTIONS, "--variants", "fast.yaml") == (
         "ablate --out study holds a study with slow too; give all of its variants, or another --out"
+    )
+
+
+def test_other_code_must_train_the_base_to_the_same_bits(ablate, monkeypatch):
+    files = ["--variants", *write_overlays("slow")]
+    ablate(*OPTIONS, *files)
+    before = json.loads(Path("study/plan.json").read_text())["code"]
+    assert re.fullmatch("[0-9a-f]{16}", before)
+    monkeypatch.setattr(ablation_report, "hash_code", lambda: "other")
+    runner, _ = ablate(*OPTIONS, *files)
+    assert [key for key, _ in runner.trained] == ["repeat/base-0"]
+    assert json.loads(Path("study/plan.json").read_text())["code"] == "other"
+    runner, _ = ablate(*OPTIONS, *files)
+    assert runner.trained == []
+    monkeypatch.setattr(ablation_report, "hash_code", lambda: "third")
+    monkeypatch.setitem(GAINS, "base", 1e-15)
+    kept = json.loads(Path("study/results/repeat/base-0.json").read_text())["metrics"]["val/bits_per_byte"]
+    message = fail(ablate, *OPTIONS, *files)
+    assert (
+        f"holds a study of other code, by which the first run of the base ended at val/bits_per_byte {kept}" in message
     )
 
 

@@ -1,5 +1,6 @@
 """The command `ablate`."""
 
+import hashlib
 import os
 import sys
 import time
@@ -27,6 +28,8 @@ from lightning_xt.system.messages import UserError, make_visible
 
 UPDATE = 60.0
 """Seconds between two writings of the tables of a study under way."""
+TRAINING = ("core", "nn", "models", "objectives", "data", "training")
+"""Folders of the package on which a training depends."""
 OPTIONS_OF_STUDY = {
     "--trainer.max_steps": "the budget decides",
     "--validate_every": "each run is validated after its last step",
@@ -85,11 +88,20 @@ def make_plan(options: Namespace, rest: Sequence[str]) -> StudyPlan:
         seeds=options.seeds,
         floor=options.floor,
         rates=parse_rates(options.tune),
+        code=hash_code(),
         probes=read_probes(options.probes),
         probe_metric=options.probe_metric,
         threads=choose_threads(options.threads, choose_workers(options.workers)),
         versions={"lightning-xt": lightning_xt.__version__, "torch": str(torch.__version__)},
     )
+
+
+def hash_code() -> str:
+    """Return a hash of the sources of the package on which a training depends."""
+    package, digest = Path(lightning_xt.__file__).parent, hashlib.sha256()
+    for file in sorted(file for room in TRAINING for file in (package / room).rglob("*.py")):
+        digest.update(file.relative_to(package).as_posix().encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def parse_rates(text: str | None) -> tuple[float, ...]:

@@ -51,6 +51,8 @@ class Study:
             raise UserError(f"ablate: the base cannot be trained: {costs['error']}")
         self.plan.budget.count_steps(costs)
         with self.folder.hold():
+            if earlier is not None and earlier["code"] != self.plan.code:
+                self._check_code()
             if self.folder.read_plan() != (plan := self.plan.to_plain()):
                 self.folder.write_plan(plan)
             if self.folder.read_speed(BASE) is None:
@@ -62,6 +64,22 @@ class Study:
                 raise UserError(f"ablate: the base cannot be trained: {error}")
             self._train(list(self.plan.list_repeats()))
             self._train(list(self.plan.list_probes()))
+
+    def _check_code(self) -> None:
+        """Train a run of the base again with the code of today; UserError if it ends elsewhere."""
+        run = Run(BASE, 0)
+        if (kept := self.folder.read_result(run.key)) is None:
+            return
+        self._report("the code has changed since the study began: the first run of the base is repeated")
+        with closing(self._runner.train(self._list_jobs([run]))) as finished:
+            ((_, result),) = finished
+        found = describe_failure(result) if isinstance(result, RunError) else result["metrics"]
+        if found != kept["metrics"]:
+            name = self.results.metric
+            raise UserError(
+                f"{self.folder.option} holds a study of other code, by which the first run of the base ended at {name} "
+                f"{kept['metrics'][name]!r}, and now {found.get('error') or repr(found[name])}; give another --out"
+            )
 
     def _describe_work(self) -> str:
         """Describe how much is left to train, without validations and probes."""

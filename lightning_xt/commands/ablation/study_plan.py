@@ -98,6 +98,7 @@ class StudyPlan:
         rates: learning rates to choose from. Empty = each has its own.
         threads: threads of each run.
         versions: versions of the programs that train.
+        code: hash of the sources that train, which may change without the versions.
         probes: configs of small tasks, on which the base's and the overlays' models are compared too.
         probe_metric: metric of the probes.
     """
@@ -111,6 +112,7 @@ class StudyPlan:
     rates: tuple[float, ...]
     threads: int
     versions: Mapping[str, str]
+    code: str = ""
     probes: tuple[ConfigText, ...] = ()
     probe_metric: str = ""
 
@@ -118,6 +120,7 @@ class StudyPlan:
         """Return the plan as plain values, the order of its runs included."""
         return {
             "versions": dict(self.versions),
+            "code": self.code,
             "base": [list(each) for each in self.base],
             "options": list(self.options),
             "budget": self.budget.text,
