@@ -1,7 +1,7 @@
 """Attention by scaled_dot_product_attention, with a dense bias or mask if the lower triangle is not enough.
 
-Windows over whole rows are computed in blocks, with masks of blocks. On a CPU, the lower triangle and single queries in
-bfloat16 are plain products, which are faster there.
+Windows over whole rows are computed in blocks, with masks of blocks. On a CPU, the lower triangle, single queries and the
+short rows of training are plain products in bfloat16, which are faster there.
 """
 
 from functools import partial
@@ -13,6 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lightning_xt.nn.attention.kernels.causal_blocks import attend_causal_blocks, blocks_are_faster
 from lightning_xt.nn.attention.kernels.scoring import Scoring
+from lightning_xt.nn.attention.kernels.short_rows import attend_short_rows, short_rows_are_faster
 from lightning_xt.nn.attention.kernels.single_query import attend_single_query, single_query_is_faster
 from lightning_xt.nn.attention.kernels.sinks import prepend_sink
 from lightning_xt.nn.attention.kernels.window_blocks import find_window_blocks
@@ -54,10 +55,18 @@ def _run_kernel(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, triangle: 
         return attend_causal_blocks(q, k, v, scoring.scale, scoring.dropout)
     if single_query_is_faster(q, scoring.dropout):
         return attend_single_query(q, k, v, mask, scoring.scale)
+    if short_rows_are_faster(q, k):
+        mask = _make_triangle(q) if triangle else mask
+        return attend_short_rows(q, k, v, mask, scoring.scale, scoring.dropout)
     if q.is_cuda and mask is not None:
         with sdpa_kernel(_kernels_for_masks()):
             return _attend(q, k, v, mask, triangle, scoring)
     return _attend(q, k, v, mask, triangle, scoring)
+
+
+def _make_triangle(q: Tensor) -> Tensor:
+    at = torch.arange(q.shape[-2], device=q.device)
+    return at <= at[:, None]
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, triangle: bool, scoring: Scoring) -> Tensor:
