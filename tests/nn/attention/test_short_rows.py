@@ -1,7 +1,6 @@
 """Short rows in plain products against the weights of all pairs, and their conditions."""
 
 import copy
-from typing import Any
 
 import pytest
 import torch
@@ -166,7 +165,9 @@ def test_not_where_the_flash_kernel_is_turned_off(short: list[torch.Size]) -> No
     assert short == []
 
 
-def test_the_triangle_is_a_mask_where_blocks_are_not_used(short: list[torch.Size], monkeypatch: Any) -> None:
+def test_the_triangle_is_a_mask_where_blocks_are_not_used(
+    short: list[torch.Size], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Programs for rows of any length have no blocks."""
     model = decoder(attention=attention()).bfloat16()
     ids = torch.randint(0, VOCAB, (2, 9))

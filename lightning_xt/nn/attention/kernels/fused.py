@@ -1,6 +1,6 @@
 """Attention by scaled_dot_product_attention, with a dense bias or mask if the lower triangle is not enough.
 
-Windows over whole rows are computed in blocks, with masks of blocks. On a CPU, the lower triangle, single queries and the
+Windows over whole rows are computed in blocks, with masks of blocks. On a CPU, the lower triangle, single queries and
 short rows of training are plain products in bfloat16, which are faster there.
 """
 
@@ -66,7 +66,7 @@ def _run_kernel(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, triangle: 
 
 def _make_triangle(q: Tensor) -> Tensor:
     at = torch.arange(q.shape[-2], device=q.device)
-    return at <= at[:, None]
+    return (at <= at[:, None])[None, None]
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, triangle: bool, scoring: Scoring) -> Tensor:
