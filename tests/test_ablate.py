@@ -264,6 +264,8 @@ def test_mistakes_are_one_sentence_and_write_nothing(ablate):
     Path("study/notes.txt").touch()
     assert "holds other files and no plan.json" in fail(ablate, *OPTIONS, *files)
     assert "ablate --out base.yaml is not a folder" in fail(ablate, *OPTIONS, *files, "--out", "base.yaml")
+    message = fail(ablate, *OPTIONS, *files, "--out", "base.yaml/study")
+    assert message == "ablate --out base.yaml/study cannot be written (Not a directory); give another folder"
 
 
 def test_two_processes_do_not_continue_one_study(ablate):

@@ -13,7 +13,7 @@ from lightning_xt.commands.ablation.study_folder import StudyFolder
 from lightning_xt.commands.ablation.study_plan import BASE, HALF, Run, StudyPlan, check_resumable
 from lightning_xt.commands.ablation.study_results import StudyResults
 from lightning_xt.system.messages import UserError
-from lightning_xt.system.time_left import format_seconds
+from lightning_xt.system.time_left import TimeLeft, format_seconds
 
 Report = Callable[[str], None]
 
@@ -113,7 +113,7 @@ class Study:
         """Train those of some runs that are not done, in their order."""
         runs = [run for run in runs if self.results.can_train(run.variant)]
         left = [run for run in runs if self._is_left(run)]
-        done = len(runs) - len(left)
+        done, time_left = len(runs) - len(left), TimeLeft(len(left))
         with closing(self._runner.train(self._list_jobs(left))) as finished:
             for run, result in finished:
                 done += 1
@@ -122,7 +122,9 @@ class Study:
                     # Not kept, so that it is trained again.
                     raise UserError(f"ablate: the base cannot be trained: {kept['error']}")
                 self.folder.write_result(run.key, kept)
-                self._report(f"{done}/{len(runs)}  {run.key}: {kept.get('error') or self.results.describe(run, kept)}")
+                waiting = format_seconds(time_left.estimate(done - len(runs) + len(left)) or 0)
+                outcome = kept.get("error") or self.results.describe(run, kept)
+                self._report(f"{done}/{len(runs)}, {waiting} left  {run.key}: {outcome}")
                 self._on_result(self.results)
 
     def _list_jobs(self, runs: Iterable[Run]) -> Iterator[Job]:

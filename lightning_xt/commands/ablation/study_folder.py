@@ -31,16 +31,20 @@ class StudyFolder:
     @contextmanager
     def hold(self) -> Iterator[None]:
         """Make the folder, and keep other processes from continuing its study within the block."""
+        lock = FileLock(self.path / ".lock")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.path / ".lock").acquire(timeout=0):
-                yield
+            lock.acquire(timeout=0)
         except Timeout as error:
             raise UserError(
                 f"{self.option}: another process continues the study there; wait for it, or end it"
             ) from error
-        except (FileExistsError, NotADirectoryError, PermissionError) as error:
+        except OSError as error:
             raise UserError(f"{self.option} cannot be written ({error.strerror}); give another folder") from error
+        try:
+            yield
+        finally:
+            lock.release()
 
     def read_plan(self) -> dict[str, Any] | None:
         """Return the plan of the study in the folder; None if there is none, UserError if it has other files."""
