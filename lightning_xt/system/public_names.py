@@ -10,8 +10,8 @@ PACKAGE = Path(__file__).parents[1]
 PLACES = (
     "core/inputs", "core/cache", "core/trace", "core/keys_values", "models/*", "nn/*/*", "objectives/*",
     "objectives/auxiliaries/*", "generation/filters/*", "generation/methods/*", "data/*", "data/text/*", "data/pairs/*",
-    "data/chat/*", "data/tokenizers/*", "data/denoisers/*", "training/language_model", "training/masked_language_model",
-    "training/seq2seq",
+    "data/chat/*", "data/probes/*", "data/tokenizers/*", "data/denoisers/*", "training/language_model",
+    "training/masked_language_model", "training/seq2seq",
     "training/callbacks/*", "training/loggers/*", "training/optim/*", "training/optim/orthogonalizers/*",
     "training/optim/schedules/*", "training/strategies/*",
 )  # fmt: skip
