@@ -78,13 +78,18 @@ class StudyResults:
 
     def __init__(self, plan: StudyPlan, folder: StudyFolder) -> None:
         self.plan, self.folder = plan, folder
+        self._metric: str | None = None
 
     @property
     def metric(self) -> str:
         """Metric by which runs are compared."""
-        done = (self.folder.read_result(run.key) for run in (*self.plan.list_tuning(), *self.plan.list_repeats()))
-        whole = next((result["metrics"] for result in done if result is not None and "error" not in result), METRICS)
-        return next(name for name in METRICS if name in whole)
+        if self._metric is None:
+            runs = (*self.plan.list_tuning(), *self.plan.list_repeats())
+            done = (self.folder.read_result(run.key) for run in runs)
+            found = (result["metrics"] for result in done if result is not None and "error" not in result)
+            # Known from the first result on.
+            self._metric = next((name for metrics in found for name in METRICS if name in metrics), None)
+        return self._metric or METRICS[0]
 
     def can_train(self, variant: str) -> bool:
         """Return whether a variant stands on the base, and its budget is a step."""
@@ -92,12 +97,9 @@ class StudyResults:
 
     def count_steps(self, variant: str) -> int | None:
         """Return the steps of a run of a variant. None = it cannot be trained."""
-        costs = self.folder.read_speed(variant) or {"error": ""}
-        return (
-            None
-            if "error" in costs or not self.can_train(variant)
-            else self.plan.budget.count_steps(self.cost(variant))
-        )
+        if self.folder.read_speed(variant) is None or not self.can_train(variant):
+            return None
+        return self.plan.budget.count_steps(self.cost(variant))
 
     def find_error(self, variant: str) -> str | None:
         """Return why a variant cannot be trained; None if it can, as far as is known."""
