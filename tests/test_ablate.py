@@ -391,6 +391,16 @@ def test_a_plot_and_tensorboards_table(ablate):
     assert not Path("study/tensorboard/half").exists()
 
 
+def test_a_row_that_is_far_worse_leaves_the_others_room(ablate, monkeypatch):
+    figures = []
+    monkeypatch.setattr(ablation_report, "write_plot", lambda figure, *args: figures.append(figure))
+    for name in ("same", "fast"):
+        monkeypatch.setitem(GAINS, name, 0.05 if name == "same" else 2.0)
+        ablate(*OPTIONS[:-1], name, "--variants", *write_overlays(name), draws=True)
+    assert [each.axes[0].get_yscale() for each in figures] == ["linear", "symlog"]
+    assert [text.get_text() for text in figures[1].axes[0].texts] == ["fast"]
+
+
 TINY = """
 data:
   class_path: TextFiles

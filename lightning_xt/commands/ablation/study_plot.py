@@ -9,6 +9,8 @@ from lightning_xt.commands.ablation.study_tables import UNITS
 from lightning_xt.system.messages import make_visible
 
 COLORS = {"better": "tab:green", "likely better": "yellowgreen", "worse": "tab:red", "likely worse": "tab:orange"}
+MOST_BANDS = 12
+"""Largest gain or loss on a linear axis, in widths of the noise."""
 LABELLED = 30
 """Most rows with a name: those that differ from the base the most."""
 
@@ -40,9 +42,15 @@ def draw_study(results: StudyResults, rows: Sequence[StudyRow]) -> Any:
         band = 2 * (average(base.values).deviation or 0.0)
         axes.axhspan(-band, band, color="0.9", zorder=0, label="two standard deviations of the base's runs")
         axes.legend(frameon=False, loc="lower right")
+        if band and max((abs(_find_gain(row, base)) for row in shown), default=0.0) > MOST_BANDS * band:
+            # A row that is far worse would leave no room for the others.
+            axes.set_yscale("symlog", linthresh=2 * band)
+            axes.yaxis.set_major_formatter("{x:+.3g}")
     axes.axhline(0, color="0.5", linewidth=0.8)
     axes.axvline(1, color="0.5", linewidth=0.8)
     axes.set_xscale("log")
+    for ticks in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+        ticks("{x:.3g}")
     axes.set(xlabel="time of a step, in multiples of the base's", ylabel=f"gain on the base ({unit}; higher is better)")
     axes.spines[["top", "right"]].set_visible(False)
     return figure
