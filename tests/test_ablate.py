@@ -19,8 +19,10 @@ from scripted_runner import fail as fail_in_process
 
 from lightning_xt.cli import main
 from lightning_xt.commands.ablation import ablation_report
-from lightning_xt.commands.ablation.child_process import ChildProcess, Place, RunError
+from lightning_xt.commands.ablation.ablation_report import choose_threads
+from lightning_xt.commands.ablation.child_process import ChildProcess, Place, RunError, _occupy
 from lightning_xt.commands.ablation.overlays import read_variants
+from lightning_xt.commands.ablation.process_runner import ProcessRunner
 from lightning_xt.commands.ablation.study import list_rate_options
 from lightning_xt.commands.ablation.study_plan import TUNING_SEED
 from lightning_xt.system.messages import UserError
@@ -266,6 +268,26 @@ def test_mistakes_are_one_sentence_and_write_nothing(ablate):
     assert "ablate --out base.yaml is not a folder" in fail(ablate, *OPTIONS, *files, "--out", "base.yaml")
     message = fail(ablate, *OPTIONS, *files, "--out", "base.yaml/study")
     assert message == "ablate --out base.yaml/study cannot be written (Not a directory); give another folder"
+
+
+def test_workers_take_turns_on_the_gpus(monkeypatch):
+    assert [each.device for each in ProcessRunner(3, 1, devices=2)._places] == [0, 1, 0]
+    # One worker leaves the choice to the base.
+    assert [each.device for each in ProcessRunner(1, 1, devices=2)._places] == [None]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    _occupy(Place(1, 1))
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "5" and os.environ["OMP_NUM_THREADS"] == "1"
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    _occupy(Place(1, 1))
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "1"
+
+
+def test_workers_divide_the_cores(monkeypatch):
+    monkeypatch.setattr(ablation_report, "count_usable_cores", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert [choose_threads(None, workers) for workers in (1, 2, 3, 16)] == [8, 4, 2, 1]
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert [choose_threads(None, workers) for workers in (1, 8)] == [2, 1] and choose_threads(5, 1) == 5
 
 
 def test_two_processes_do_not_continue_one_study(ablate):
