@@ -10,6 +10,9 @@ from lightning.pytorch import Trainer
 from processes_run import QUIET
 
 from lightning_xt.data.probes.parity import Parity
+from lightning_xt.exchange.exported_model import ExportedModel, ExportOptions
+from lightning_xt.exchange.misfit import MisfitError
+from lightning_xt.exchange.pretrained.shape_choice import fit_shape
 from lightning_xt.nn.projections.multi_head import MultiHead
 from lightning_xt.training.language_model import LanguageModel
 from lightning_xt.training.optim.build import build_scaled
@@ -205,6 +208,15 @@ def test_a_copy_and_a_resumed_run_keep_the_rates(tmp_path):
 def test_parts_without_a_rule_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         make(**options)
+
+
+def test_shapes_of_transformers_do_not_hold_its_scores():
+    llama = {"attention": {"heads": 4}, "feedforward": "SwiGLU"}
+    model = make(**llama)
+    with pytest.raises(MisfitError, match=r"it divides the scores of attention by the width of its heads \(model\.mup"):
+        fit_shape(ExportedModel("it", model, ExportOptions(torch.float32)))
+    shape, _ = fit_shape(ExportedModel("it", make(BASE, **llama), ExportOptions(torch.float32)))
+    assert shape.label == "Llama"
 
 
 def test_adapters_are_refused():

@@ -33,6 +33,7 @@ def fit_shape(model: ExportedModel) -> tuple[PretrainedShape, dict[str, Any]]:
     for shape, match in tried:
         if not match.mismatches:
             _check_objective(model, shape)
+            _check_scores(model, shape)
             return shape, {**match.settings, "vocab_size": model.vocab_size}
     shape, match = min(tried, key=lambda each: len(each[1].mismatches))
     names = ", ".join(shape.label for shape in shapes)
@@ -48,4 +49,13 @@ def _check_objective(model: ExportedModel, shape: PretrainedShape) -> None:
         raise MisfitError(
             f"{model.name} is a prefix language model (model.objective), whose prompts see themselves whole, but those "
             f"of {shape.label} do not; use --format hf-code"
+        )
+
+
+def _check_scores(model: ExportedModel, shape: PretrainedShape) -> None:
+    update = model.module.maximal_update
+    if update is not None and update.changes_scores:
+        raise MisfitError(
+            f"{model.name} divides the scores of attention by the width of its heads (model.mup_base_dim), but "
+            f"{shape.label} does by its root; use --format hf-code"
         )

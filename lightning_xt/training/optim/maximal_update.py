@@ -48,6 +48,8 @@ class MaximalUpdate:
         _refuse_parts(network)
         self.maps: dict[str, list[tuple[Shape, Shape]]] = {}
         """Sizes (rows, columns) of each linear map in a weight, here and at the base width, by the weight's name."""
+        self.changes_scores = False
+        """True if scores of attention have another scale than one divided by the root of their width."""
         shapes = dict(base.named_parameters())
         linears = {id(part.weight) for part in network.modules() if isinstance(part, nn.Linear)}
         tables = {id(part.weight) for part in network.modules() if isinstance(part, nn.Embedding)}
@@ -67,7 +69,9 @@ class MaximalUpdate:
         for own, other in zip(network.modules(), base.modules(), strict=True):
             if isinstance(own, Attention) and isinstance(other, Attention):
                 # Both are one divided by the root of a width; their quotient makes the other root.
-                own.projection.scale *= own.projection.scale / other.projection.scale
+                growth = own.projection.scale / other.projection.scale
+                own.projection.scale *= growth
+                self.changes_scores |= growth != 1
 
     def split_groups(
         self, groups: list[dict[str, Any]], optimizer: Optimizer, network: nn.Module
