@@ -109,7 +109,7 @@ def check_flex_access() -> None:
 
 
 def check_shared_graph() -> None:
-    """Check that the first length compiles attention in blocks, as in bfloat16; all others share a graph without."""
+    """Check the graphs of bfloat16: blocks for the first length, then one of short rows, and one of all others."""
     torch._dynamo.reset()
     model, graphs = randomise(lambda: decoder(attention=attention())).bfloat16(), []
 
@@ -118,10 +118,10 @@ def check_shared_graph() -> None:
         return graph.forward
 
     compiled = torch.compile(model, fullgraph=True, backend=kept)
-    for n in (7, 70, 90, 130):
+    for n in (7, 70, 90, 130, 150):
         tokens, _ = example(2, n)
         torch.testing.assert_close(compiled(tokens), model(tokens), rtol=0.05, atol=0.05)
-    assert ["scaled_dot_product_attention" in code for code in graphs] == [False, True], len(graphs)
+    assert ["scaled_dot_product_attention" in code for code in graphs] == [False, False, True], len(graphs)
 
 
 def check_window_blocks(position: PositionFactory) -> None:

@@ -4,6 +4,7 @@ import functools
 import importlib
 import inspect
 import pkgutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -55,9 +56,17 @@ def init_parameters(kind: type) -> dict[str, inspect.Parameter]:
 
 
 def find_variants(family: type) -> Iterator[type]:
-    """Yield the concrete classes of a family, each once, in any order."""
+    """Yield the concrete classes of a family that a config can name, each once, in any order."""
     subclasses: list[type] = family.__subclasses__()
     for subclass in dict.fromkeys(subclasses):
         yield from find_variants(subclass)
-        if not inspect.isabstract(subclass):
+        if not inspect.isabstract(subclass) and _has_path(subclass):
             yield subclass
+
+
+def _has_path(kind: type) -> bool:
+    """Return False for a class that no path leads to: of a function, or made by a parser and not collected yet."""
+    found: object = sys.modules.get(kind.__module__)
+    for name in kind.__qualname__.split("."):
+        found = getattr(found, name, None)
+    return found is kind
