@@ -27,6 +27,7 @@ DENOISING = sorted((CONFIGS / "denoising").glob("*.yaml"))
 TINY_PAIRS = """
 model:
   init_args:
+    compile: false
     encoder: {dim: 16, depth: 1}
     decoder: {dim: 16, depth: 1}
     schedule: {init_args: {warmup_steps: 1}}
