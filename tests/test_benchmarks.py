@@ -383,6 +383,18 @@ def test_architectures_compares_two_and_continues(tmp_path):
 
 
 @pytest.mark.slow
+def test_lengths_measures_runs_at_each_length_once(tmp_path):
+    small = ["--overlays", "rotary", "learned_positions", "--steps=2", "--seeds=1", "--lengths", "256", "512"]
+    small += [f"--folder={tmp_path / 'runs'}", "--", "--model.decoder.depth=1", "--trainer.limit_val_batches=1"]
+    started = run(tmp_path, "lengths.py", *small)
+    found = parse_result(started)
+    assert list(found) == ["rotary", "learned_positions"]
+    assert all(4 < value < 9 for row in found.values() for value in row["value"].values())
+    again = run(tmp_path, "lengths.py", *small)
+    assert parse_result(again) == found and "step 2/2" not in again.stderr
+
+
+@pytest.mark.slow
 def test_tokenizing_is_as_fast_as_the_library_and_takes_little_memory(tmp_path):
     found = run_rows(tmp_path, "tokenizing.py", "--megabytes=4", "--repeats=1", "--vocab_size=600")["tokenizing"]
     assert found["megabytes"] == 4 and 500_000 < found["tokens"] < 4_000_000

@@ -1,0 +1,101 @@
+"""Texts longer than those of training, by positions. Usage: python benchmarks/lengths.py.
+
+The base of ablations, and the base with each overlay that chooses other positions, are trained by `lightning-xt fit` on
+windows of 256 bytes of Python's standard library. A row has their bits per byte of the whole validation split, cut into
+windows of each of --lengths: lower than at 256 if the model makes use of the longer context, higher if it fails there.
+
+Each run is kept in --folder, and the command, given again, continues where it was stopped.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import statistics
+import sys
+from pathlib import Path
+
+from common import report, say
+
+from lightning_xt.cli import main as lightning_xt
+
+BASE = "rotary"
+"""Row of the base, which has no overlay."""
+OVERLAYS = (
+    "rotary_partial", "yarn", "log_length_scale", "scalable_softmax", "no_positions", "sinusoidal_positions", "alibi",
+    "hard_alibi", "relative_bias", "fire", "dynamic_bias", "xpos", "polar", "relative_sinusoidal", "forgetting",
+    "randomized_positions",
+)  # fmt: skip
+TOKENS = 8192
+"""Bytes in a batch of evaluation."""
+CPU = ("--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.enable_progress_bar=false")
+
+
+def main() -> None:
+    options = parse()
+    rows = {}
+    for name in options.overlays:
+        runs = [measure(name, seed, options) for seed in range(options.seeds)]
+        each = {length: [made[str(length)] for made in runs] for length in options.lengths}
+        rows[name] = {
+            "unit": "bits per byte of the whole validation split, by the length of the windows",
+            "value": {length: round(statistics.mean(values), 4) for length, values in each.items()},
+            "spread": {length: [min(values), max(values)] for length, values in each.items()},
+            "repeats": len(runs),
+        }
+    report(rows, "cpu")
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--overlays", nargs="+", default=[BASE, *OVERLAYS], help=f"of configs/variants, or {BASE}")
+    parser.add_argument("--lengths", nargs="+", type=int, default=[256, 512, 1024, 2048, 4096], help="of the windows")
+    parser.add_argument("--seeds", type=int, default=2, help="runs of each")
+    parser.add_argument("--steps", type=int, default=1465, help="of training, 1,024 bytes each")
+    parser.add_argument("--folder", type=Path, default=Path("runs/lengths"), help="of the runs")
+    parser.add_argument("options", nargs="*", help="for every command, after --")
+    return parser.parse_args()
+
+
+def measure(name: str, seed: int, options: argparse.Namespace) -> dict[str, float]:
+    """Return the bits per byte of a run by the length of the windows; what the folder has is not measured again."""
+    file = options.folder / f"{name}-{seed}-{options.steps}.json"
+    kept = json.loads(file.read_text()) if file.is_file() else {}
+    if "run" not in kept:
+        overlay = [] if name == BASE else ["-c", f"variants/{name}.yaml"]
+        kept["run"] = command(
+            "fit", "-c", "language/ablation_base.yaml", *overlay, f"--name={name}", f"--seed_everything={seed}",
+            f"--data.seed={seed}", f"--trainer.max_steps={options.steps}", "--validate_every=null",
+            "--sample_text.prompts=[]", f"--trainer.default_root_dir={options.folder}", *CPU, *options.options,
+        )["run"]  # fmt: skip
+        keep(file, kept)
+    for length in options.lengths:
+        if str(length) not in kept:
+            said = command(
+                "validate", kept["run"], "--ckpt_path=last", f"--data.seq_len={length}",
+                f"--data.eval_batch_size={max(1, TOKENS // length)}", *CPU, *options.options,
+            )  # fmt: skip
+            kept[str(length)] = float(said["val/bits_per_byte"])
+            keep(file, kept)
+    say(f"{name}, seed {seed}: {kept}")
+    return {str(length): kept[str(length)] for length in options.lengths}
+
+
+def command(*arguments: str) -> dict[str, str]:
+    """Return the results that a command of ours prints."""
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        code = lightning_xt(list(arguments))
+    if code:
+        sys.exit(f"the command line failed: {' '.join(arguments)}\n{printed.getvalue()}")
+    return dict(line.split("=", 1) for line in printed.getvalue().splitlines() if line.startswith(("run=", "val/")))
+
+
+def keep(file: Path, kept: dict[str, object]) -> None:
+    """Write what is known of a run."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(kept))
+
+
+if __name__ == "__main__":
+    main()
