@@ -82,7 +82,7 @@ def measure(name: str, seed: int, options: argparse.Namespace) -> dict[str, floa
 
 
 def command(*arguments: str) -> dict[str, str]:
-    """Return the results that a command of ours prints."""
+    """Return the results that one of our commands prints."""
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         code = lightning_xt(list(arguments))
