@@ -10,8 +10,6 @@ Each run is kept in --folder, and the command, given again, continues where it w
 """
 
 import argparse
-import contextlib
-import io
 import json
 import statistics
 import sys
@@ -21,9 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common import report, say
+from common import command, report, say
 
-from lightning_xt.cli import main as lightning_xt
 from lightning_xt.commands.ablation.mean_tests import compare_means
 from lightning_xt.training.language_model import LanguageModel
 
@@ -162,16 +159,11 @@ def train(architecture: str, arguments: list[str], seed: int, length: int, folde
     sizes = dict(each.removeprefix("--data.").split("=", 1) for each in arguments if each.startswith("--data."))
     per_step = int(sizes["seq_len"]) * int(sizes["batch_size"])
     steps = max(1, length // per_step)
-    command = ["fit", "-c", "language/quickstart.yaml", "-c", f"architectures/{architecture}.yaml", "--name=contest"]
-    command += [f"--trainer.max_steps={steps}", f"--validate_every={steps}", f"--seed_everything={seed}"]
-    command += [f"--data.seed={seed}", "--sample_text.prompts=[]", f"--trainer.default_root_dir={folder}"]
-    command += ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.enable_progress_bar=false"]
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        code = lightning_xt([*command, *arguments])
-    if code:
-        sys.exit(f"the command line failed: {' '.join(command)}\n{printed.getvalue()}")
-    said = dict(line.split("=", 1) for line in printed.getvalue().splitlines() if line.startswith(("run=", "val/")))
+    options = ["fit", "-c", "language/quickstart.yaml", "-c", f"architectures/{architecture}.yaml", "--name=contest"]
+    options += [f"--trainer.max_steps={steps}", f"--validate_every={steps}", f"--seed_everything={seed}"]
+    options += [f"--data.seed={seed}", "--sample_text.prompts=[]", f"--trainer.default_root_dir={folder}"]
+    options += ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.enable_progress_bar=false"]
+    said = command(*options, *arguments)
     model = LanguageModel.from_config(Path(said["run"]) / "config.yaml")
     return {
         "bits_per_byte": float(said["val/bits_per_byte"]),

@@ -1,6 +1,8 @@
 """Common parts of the benchmarks: legs in turn within one run, medians, and one JSON object as the last line."""
 
+import contextlib
 import datetime
+import io
 import json
 import platform
 import statistics
@@ -14,6 +16,7 @@ from typing import Any
 
 import torch
 
+from lightning_xt.cli import main as lightning_xt
 from lightning_xt.training.metrics.step_memory import record_allocations
 
 
@@ -50,6 +53,16 @@ def measure_memory(step: Callable[[], object], device: torch.device) -> tuple[in
         result = step()
     del result
     return found.peak, found.kept
+
+
+def command(*arguments: str) -> dict[str, str]:
+    """Run one of our commands in this process, and return the results that it prints, the folder of its run too."""
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        code = lightning_xt(list(arguments))
+    if code:
+        sys.exit(f"the command line failed: {' '.join(arguments)}\n{printed.getvalue()}")
+    return dict(line.split("=", 1) for line in printed.getvalue().splitlines() if line.startswith(("run=", "val/")))
 
 
 def processor() -> str:

@@ -8,16 +8,11 @@ Each run is kept in --folder, and the command, given again, continues where it w
 """
 
 import argparse
-import contextlib
-import io
 import json
 import statistics
-import sys
 from pathlib import Path
 
-from common import report, say
-
-from lightning_xt.cli import main as lightning_xt
+from common import command, report, say
 
 BASE = "rotary"
 """Row of the base, which has no overlay."""
@@ -61,6 +56,8 @@ def measure(name: str, seed: int, options: argparse.Namespace) -> dict[str, floa
     """Return the bits per byte of a run by the length of the windows; what the folder has is not measured again."""
     file = options.folder / f"{name}-{seed}-{options.steps}.json"
     kept = json.loads(file.read_text()) if file.is_file() else {}
+    if kept.get("options") != options.options:
+        kept = {"options": options.options}
     if "run" not in kept:
         overlay = [] if name == BASE else ["-c", f"variants/{name}.yaml"]
         kept["run"] = command(
@@ -79,16 +76,6 @@ def measure(name: str, seed: int, options: argparse.Namespace) -> dict[str, floa
             keep(file, kept)
     say(f"{name}, seed {seed}: {kept}")
     return {str(length): kept[str(length)] for length in options.lengths}
-
-
-def command(*arguments: str) -> dict[str, str]:
-    """Return the results that one of our commands prints."""
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        code = lightning_xt(list(arguments))
-    if code:
-        sys.exit(f"the command line failed: {' '.join(arguments)}\n{printed.getvalue()}")
-    return dict(line.split("=", 1) for line in printed.getvalue().splitlines() if line.startswith(("run=", "val/")))
 
 
 def keep(file: Path, kept: dict[str, object]) -> None:

@@ -4,6 +4,7 @@ import datetime
 import json
 import os
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -390,8 +391,13 @@ def test_lengths_measures_runs_at_each_length_once(tmp_path):
     found = parse_result(started)
     assert list(found) == ["rotary", "learned_positions"]
     assert all(4 < value < 9 for row in found.values() for value in row["value"].values())
-    again = run(tmp_path, "lengths.py", *small)
-    assert parse_result(again) == found and "step 2/2" not in again.stderr
+    # Without the runs nothing can be measured again, and a new run would have a folder.
+    for name in found:
+        shutil.rmtree(tmp_path / "runs" / name)
+    assert parse_result(run(tmp_path, "lengths.py", *small)) == found
+    assert not (tmp_path / "runs" / "rotary").exists()
+    run(tmp_path, "lengths.py", *small, "--data.batch_size=2")
+    assert (tmp_path / "runs" / "rotary").is_dir(), "results of other options are not taken"
 
 
 @pytest.mark.slow
