@@ -2,7 +2,9 @@
 
 The base of ablations, and the base with each overlay that chooses other positions, are trained by `lightning-xt fit` on
 windows of 256 bytes of Python's standard library. A row has their bits per byte of the whole validation split, cut into
-windows of each of --lengths: lower than at 256 if the model makes use of the longer context, higher if it fails there.
+windows of several lengths. Longer windows have fewer bytes with little before them, so that even a model that never looks
+back further than 256 bytes is better there. Overlapping windows of 256 (`256/64`: each begins 64 bytes after the one
+before, and only its new bytes are measured) show how much that is: what is lower makes use of more than 256 bytes.
 
 Each run is kept in --folder, and the command, given again, continues where it was stopped.
 """
@@ -29,13 +31,17 @@ CPU = ("--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.enable_pro
 def main() -> None:
     options = parse()
     rows = {}
+    for seed in range(options.seeds):
+        for name in options.overlays:
+            measure(name, seed, options)
     for name in options.overlays:
+        # From the folder.
         runs = [measure(name, seed, options) for seed in range(options.seeds)]
-        each = {length: [made[str(length)] for made in runs] for length in options.lengths}
+        each = {windows: [made[windows] for made in runs] for windows in options.windows}
         rows[name] = {
-            "unit": "bits per byte of the whole validation split, by the length of the windows",
-            "value": {length: round(statistics.mean(values), 4) for length, values in each.items()},
-            "spread": {length: [min(values), max(values)] for length, values in each.items()},
+            "unit": "bits per byte of the whole validation split, by the windows' length and the bytes between them",
+            "value": {windows: round(statistics.mean(values), 4) for windows, values in each.items()},
+            "spread": {windows: [min(values), max(values)] for windows, values in each.items()},
             "repeats": len(runs),
         }
     report(rows, "cpu")
@@ -44,7 +50,8 @@ def main() -> None:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--overlays", nargs="+", default=[BASE, *OVERLAYS], help=f"of configs/variants, or {BASE}")
-    parser.add_argument("--lengths", nargs="+", type=int, default=[256, 512, 1024, 2048, 4096], help="of the windows")
+    lengths = ["256/64", "256", "512", "1024", "2048", "4096"]
+    parser.add_argument("--windows", nargs="+", default=lengths, help="their length, and / bytes from one to the next")
     parser.add_argument("--seeds", type=int, default=2, help="runs of each")
     parser.add_argument("--steps", type=int, default=1465, help="of training, 1,024 bytes each")
     parser.add_argument("--folder", type=Path, default=Path("runs/lengths"), help="of the runs")
@@ -53,7 +60,7 @@ def parse() -> argparse.Namespace:
 
 
 def measure(name: str, seed: int, options: argparse.Namespace) -> dict[str, float]:
-    """Return the bits per byte of a run by the length of the windows; what the folder has is not measured again."""
+    """Return the bits per byte of a run by its windows; what the folder has is not measured again."""
     file = options.folder / f"{name}-{seed}-{options.steps}.json"
     kept = json.loads(file.read_text()) if file.is_file() else {}
     if kept.get("options") != options.options:
@@ -66,16 +73,20 @@ def measure(name: str, seed: int, options: argparse.Namespace) -> dict[str, floa
             "--sample_text.prompts=[]", f"--trainer.default_root_dir={options.folder}", *CPU, *options.options,
         )["run"]  # fmt: skip
         keep(file, kept)
-    for length in options.lengths:
-        if str(length) not in kept:
+    found = {}
+    for windows in options.windows:
+        if windows not in kept:
+            length, _, stride = windows.partition("/")
             said = command(
                 "validate", kept["run"], "--ckpt_path=last", f"--data.seq_len={length}",
-                f"--data.eval_batch_size={max(1, TOKENS // length)}", *CPU, *options.options,
+                f"--data.stride={stride or 'null'}", f"--data.eval_batch_size={max(1, TOKENS // int(length))}",
+                *CPU, *options.options,
             )  # fmt: skip
-            kept[str(length)] = float(said["val/bits_per_byte"])
+            kept[windows] = float(said["val/bits_per_byte"])
             keep(file, kept)
-    say(f"{name}, seed {seed}: {kept}")
-    return {str(length): kept[str(length)] for length in options.lengths}
+            say(f"{name}, seed {seed}, {windows}: {kept[windows]:.4f}")
+        found[windows] = kept[windows]
+    return found
 
 
 def keep(file: Path, kept: dict[str, object]) -> None:

@@ -385,7 +385,7 @@ def test_architectures_compares_two_and_continues(tmp_path):
 
 @pytest.mark.slow
 def test_lengths_measures_runs_at_each_length_once(tmp_path):
-    small = ["--overlays", "rotary", "learned_positions", "--steps=2", "--seeds=1", "--lengths", "256", "512"]
+    small = ["--overlays", "rotary", "learned_positions", "--steps=2", "--seeds=1", "--windows", "256/128", "512"]
     small += [f"--folder={tmp_path / 'runs'}", "--", "--model.decoder.depth=1", "--trainer.limit_val_batches=1"]
     started = run(tmp_path, "lengths.py", *small)
     found = parse_result(started)

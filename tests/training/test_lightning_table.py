@@ -68,9 +68,7 @@ TRIED = [
     for name, options, outcome in rows
     if not outcome.startswith(("base class", "works with such"))
 ]
-FIRST = {
-    outcome: name for _, name, _, outcome in reversed(TRIED) if outcome.startswith("refused: ")
-}
+FIRST = {outcome: name for _, name, _, outcome in reversed(TRIED) if outcome.startswith("refused: ")}
 ROWS = [
     # Most are tried one by one in the slow suite only.
     pytest.param(section, options, outcome, id=name, marks=() if FIRST.get(outcome) == name else pytest.mark.slow)
@@ -95,7 +93,9 @@ def plain(finished):
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(("section", "options", "outcome"), ROWS)
 def test_a_line_is_true(section, options, outcome, fresh, plain, capsys):
-    if (missing := re.match(r"refused without the package `([\w-]+)`", outcome)) and find_spec(missing[1].replace("-", "_")):
+    if (missing := re.match(r"refused without the package `([\w-]+)`", outcome)) and find_spec(
+        missing[1].replace("-", "_")
+    ):
         pytest.skip(f"{missing[1]} is installed")
     (fresh / "own.py").write_text(OWN)
     code = main(["fit", "-c", "tiny.yaml", *shlex.split(options)])
