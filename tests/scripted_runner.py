@@ -86,9 +86,6 @@ class ScriptedRunner:
             "seconds": 1.0,
         }
 
-    def close(self):
-        pass
-
 
 def die(connection):
     """Stand for a process that the system kills."""

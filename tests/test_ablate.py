@@ -90,8 +90,8 @@ def test_rows_say_what_helps(ablate):
         "fast": "worse",
         "minor": "likely better",
         "same": "within the noise",
-        "broken": "failed: heads (7) do not divide dim (16)",
-        "late": "failed: val/loss is nan after 4 steps (seed 1)",
+        "broken": "failed: heads (7) do not divide dim (16); remove speed/broken.json to try again",
+        "late": "failed: val/loss is nan after 4 steps; remove results/repeat/late-1.json to try again (seed 1)",
     }
     # In the order fixed beforehand: each seed in turn, the base first.
     keys = [key for key, _ in runner.trained]
@@ -105,7 +105,7 @@ def test_rows_say_what_helps(ablate):
     ]  # fmt: skip
     assert dict(runner.trained)["half/base-2"][2] == "--trainer.max_steps=50"
     kept = json.loads(Path("study/speed/broken.json").read_text())
-    assert kept == {"error": "heads (7) do not divide dim (16)", "output": "Traceback"}
+    assert kept == {"error": verdicts["broken"].removeprefix("failed: "), "output": "Traceback"}
     # Welch's test knows the spread of three runs badly, Student's takes it from the base's four as well.
     assert 0.05 < float(rows["minor"]["p_corrected"]) < 1 and float(rows["minor"]["p_equal_corrected"]) < 0.05
     # Holm multiplies the smallest p-value by the number of tested rows.
@@ -209,7 +209,7 @@ def test_other_code_must_train_the_base_to_the_same_bits(ablate, monkeypatch):
     kept = json.loads(Path("study/results/repeat/base-0.json").read_text())["metrics"]["val/bits_per_byte"]
     message = fail(ablate, *OPTIONS, *files)
     assert (
-        f"holds a study of other code, by which the first run of the base ended at val/bits_per_byte {kept}" in message
+        f"holds a study of other code, by which its run repeat/base-0 ended at val/bits_per_byte {kept!r}" in message
     )
 
 
@@ -219,10 +219,10 @@ def test_other_studies_in_the_folder_are_refused(ablate, monkeypatch):
     before = sorted((file, file.read_bytes()) for file in Path("study").rglob("*.json"))
     for change, message in (
         (["--budget", "steps=90"], "another budget: steps=100, now steps=90; repeat that, or give another --out"),
-        (["--seeds", "4"], "another seeds: 3, now 4"),
-        (["--floor", "5"], "another --floor: 4, now 5"),
+        (["--seeds", "2"], "a study with --seeds 3, now 2; give as many or more, or another --out"),
+        (["--floor", "3"], "a study with --floor 4, now 3; give as many or more, or another --out"),
         (["--tune", "lr=1,2"], "another --tune: none, now 1.0 2.0"),
-        (["--threads", "64"], "now 64"),
+        (["--threads", "64"], "another --threads: "),
         (["--model.decoder.dim", "8"], "another options: none, now --model.decoder.dim 8"),
     ):
         assert message in fail(ablate, *OPTIONS, *files, *change)
@@ -359,7 +359,7 @@ def test_probes_are_columns(ablate):
         "base": "0.501", "slow": "0.701 +", "fast": "0.401 -", "late": "failed"
     }  # fmt: skip
     assert "on recall" in captured.out and float(read_rows()["slow"]["recall_mean"]) == pytest.approx(0.701)
-    assert read_rows()["late"]["recall_error"] == "no answer"
+    assert read_rows()["late"]["recall_error"] == "no answer; remove results/probe-recall/late-0.json to try again"
     assert 'data-key="0.701' in Path("study/table.html").read_text()
     assert "another --probe_metric" in fail(ablate, *options, "--probe_metric", "val/loss")
     assert "holds a study with recall too; give all of its probes" in fail(ablate, *OPTIONS, "--variants", *files)

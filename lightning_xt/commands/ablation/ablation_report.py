@@ -6,6 +6,7 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -28,8 +29,10 @@ from lightning_xt.system.messages import UserError, make_visible
 
 UPDATE = 60.0
 """Seconds between two writings of the tables of a study under way."""
-TRAINING = ("core", "nn", "models", "objectives", "data", "training")
+TRAINING = ("core", "nn", "models", "objectives", "data", "training", "commands/trainer")
 """Folders of the package on which a training depends."""
+RUNNING = ("commands/ablation/child_training.py", "commands/ablation/child_process.py")
+"""Files that set up the training of a run."""
 OPTIONS_OF_STUDY = {
     "--trainer.max_steps": "the budget decides",
     "--validate_every": "each run is validated after its last step",
@@ -46,14 +49,14 @@ def report(options: Namespace, rest: Sequence[str]) -> int:
     """Run an ablation; return the exit code."""
     plan = make_plan(options, rest)
     folder = StudyFolder(Path(options.out or Path("ablations", Path(plan.base[0].path).stem)))
+    if options.threads is None:
+        # Bits depend on the threads, not on how many runs there are at a time.
+        plan = replace(plan, threads=(folder.read_plan() or {}).get("threads", plan.threads))
     workers = choose_workers(options.workers)
     devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
     runner = ProcessRunner(workers, plan.threads, devices)
     study = Study(plan, folder, runner, _say, _Updates())
-    try:
-        study.run()
-    finally:
-        runner.close()
+    study.run()
     rows = write_tables(study.results)
     write_plot(draw_study(study.results, rows), folder.option, folder.path / "table.svg")
     write_board(study.results, folder)
@@ -99,7 +102,8 @@ def make_plan(options: Namespace, rest: Sequence[str]) -> StudyPlan:
 def hash_code() -> str:
     """Return a hash of the sources of the package on which a training depends."""
     package, digest = Path(lightning_xt.__file__).parent, hashlib.sha256()
-    for file in sorted(file for room in TRAINING for file in (package / room).rglob("*.py")):
+    files = [file for room in TRAINING for file in (package / room).rglob("*.py")]
+    for file in sorted([*files, *(package / name for name in RUNNING)]):
         digest.update(file.relative_to(package).as_posix().encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()[:16]
 

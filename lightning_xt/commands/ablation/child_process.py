@@ -12,11 +12,14 @@ from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple
 
-from lightning_xt.system.messages import explain_error
+from lightning_xt.commands.errors.out_of_memory import is_of_memory
+from lightning_xt.system.messages import explain_error, walk_chain
 
 PRELOADED = "lightning_xt.commands.ablation.preloaded"
 MOST_OUTPUT = 20_000
 """Bytes of the output of a failed run that are kept."""
+PASSING = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""Signals that come from outside: from a user, or from a system that lacks memory."""
 Target = Callable[..., Any]
 
 
@@ -38,11 +41,12 @@ class RunError(Exception):
     Args:
         sentence: the reason, for the row of the table.
         output: end of what the process printed.
+        may_pass: whether another try may succeed, such as after a lack of memory.
     """
 
-    def __init__(self, sentence: str, output: str = "") -> None:
+    def __init__(self, sentence: str, output: str = "", may_pass: bool = False) -> None:
         super().__init__(sentence)
-        self.output = output
+        self.output, self.may_pass = output, may_pass
 
 
 class ChildProcess:
@@ -74,9 +78,11 @@ class ChildProcess:
             failed, value = self.connection.recv()
         except (EOFError, ConnectionError):
             self._process.join()
-            raise RunError(_explain_exit(self._process.exitcode or 0), self._read_output()) from None
+            code = self._process.exitcode or 0
+            raise RunError(_explain_exit(code), self._read_output(), -code in PASSING) from None
         if failed:
-            raise RunError(value, self._read_output())
+            sentence, may_pass = value
+            raise RunError(sentence, self._read_output(), may_pass)
         return value
 
     def ask(self, request: Any) -> Any:
@@ -118,7 +124,8 @@ def _serve(connection: Connection, target: Target, arguments: tuple[Any, ...], p
         reply = (False, target(connection, *arguments))
     except BaseException as error:
         traceback.print_exc()
-        reply = (True, explain_error(error) or f"{type(error).__name__}: {' '.join(str(error).split())}"[:500])
+        sentence = explain_error(error) or f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]
+        reply = (True, (sentence, any(map(is_of_memory, walk_chain(error)))))
     sys.stdout.flush()
     sys.stderr.flush()
     connection.send(reply)

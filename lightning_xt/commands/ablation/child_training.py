@@ -55,7 +55,8 @@ def train_run(connection: Connection, args: Sequence[str], wanted: Sequence[str]
             trainer.test(line.model, data, verbose=False)
             metrics |= collect_metrics(trainer, "test/")
     if not metrics.keys() & set(wanted):
-        raise RunError(f"it has none of the metrics {' and '.join(wanted)}, by which runs are compared")
+        known = ", ".join(sorted(metrics)) or "none at all"
+        raise RunError(f"it has none of the metrics {' and '.join(wanted)}, by which runs are compared; it has {known}")
     for name, value in metrics.items():
         if not math.isfinite(value) and name.endswith(("loss", "bits_per_byte")):
             raise RunError(f"{name} is {value} after {steps} steps")

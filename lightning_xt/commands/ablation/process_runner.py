@@ -1,6 +1,7 @@
 """Runs of an ablation in processes."""
 
 from collections.abc import Generator, Iterable, Sequence
+from contextlib import ExitStack
 from multiprocessing.connection import wait
 from statistics import median
 from typing import Any, NamedTuple, Protocol
@@ -10,8 +11,12 @@ from lightning_xt.commands.ablation.child_training import train_in_turns, train_
 from lightning_xt.commands.ablation.paced_steps import FACTS
 from lightning_xt.commands.ablation.study_plan import Run
 
-WARM_UP = 3
-"""Steps before speeds are measured: the first ones allocate, and may compile."""
+FIRST = 2
+"""Steps that are not measured, for they may compile."""
+WARM_UP = 20
+"""Steps after them before speeds are measured: a process becomes faster while its memory grows."""
+LONGEST_WARM_UP = 20.0
+"""Seconds after which the warm-up ends earlier."""
 SLICE = 4
 """Steps of a slice."""
 
@@ -30,6 +35,10 @@ class Job(NamedTuple):
     metrics: Sequence[str]
 
 
+class BaseError(RunError):
+    """Failure of the base while a variant was measured against it."""
+
+
 Results = Generator[tuple[Run, dict[str, Any] | RunError], None, None]
 
 
@@ -37,11 +46,15 @@ class Runner(Protocol):
     """Whatever trains the runs of an ablation."""
 
     def measure(self, base: Sequence[str], args: Sequence[str]) -> dict[str, Any]:
-        """Return what a step costs: `seconds_per_step` and the facts of `PacedSteps`; RunError if it fails.
+        """Return what a step costs: `seconds_per_step`, its ratio to the base's, and the facts of `PacedSteps`.
 
         Args:
             base: options of `fit` of the base.
-            args: those of the variant.
+            args: those of the variant; the same ones measure the base against itself.
+
+        Raises:
+            BaseError: the base's process failed, whatever is measured.
+            RunError: the variant's did.
         """
         ...
 
@@ -61,40 +74,22 @@ class ProcessRunner:
         workers: runs at the same time.
         threads: threads of each.
         devices: GPUs, over which the workers are distributed; 0 = the base's own choice.
-        slices: slices of the measurement of speed.
+        slices: ratios of the measurement of speed, of two slices each.
     """
 
     def __init__(self, workers: int, threads: int, devices: int = 0, slices: int = 5) -> None:
         share = [number % devices if devices and workers > 1 else None for number in range(workers)]
         self._places = [Place(threads, device) for device in share]
         self._slices = slices
-        self._base: ChildProcess | None = None
 
     def measure(self, base: Sequence[str], args: Sequence[str]) -> dict[str, Any]:
-        place = self._places[0]
-        if self._base is None:
-            self._base = ChildProcess(train_in_turns, (base,), place)
-            self._base.ask(WARM_UP)
-        own = self._base if args == base else ChildProcess(train_in_turns, (args,), place)
-        try:
-            if own is not self._base:
-                own.ask(WARM_UP)
-            before = [self._base.ask(SLICE)]
-            seconds = []
-            for _ in range(self._slices):
-                seconds.append(own.ask(SLICE))
-                before.append(self._base.ask(SLICE))
+        with ExitStack() as ending:
+            reference, own = (ChildProcess(train_in_turns, (each,), self._places[0]) for each in (base, args))
+            for process in (reference, own):
+                ending.callback(process.end)
+            seconds = _take_turns(own, reference, self._slices)
             facts = own.ask(FACTS)
-        finally:
-            if own is not self._base:
-                own.end()
-        ratios = [2 * each / (before[at] + before[at + 1]) for at, each in enumerate(seconds)]
-        return {
-            "time_ratio": median(ratios),
-            "time_ratios": ratios,
-            "seconds_per_step": median(seconds) / SLICE,
-            **facts,
-        }
+        return {**seconds, **facts}
 
     def train(self, jobs: Iterable[Job]) -> Results:
         waiting, free = iter(jobs), list(self._places)
@@ -121,8 +116,41 @@ class ProcessRunner:
             for _, child, _ in active.values():
                 child.end()
 
-    def close(self) -> None:
-        """End the processes that are left."""
-        if self._base is not None:
-            self._base.end()
-            self._base = None
+
+def _take_turns(own: ChildProcess, reference: ChildProcess, blocks: int) -> dict[str, Any]:
+    """Return the seconds of a step of one training, and their ratios to those of another of the same age.
+
+    The base is measured again with each variant: a process that has trained for longer is faster. Which of the two goes
+    first changes from slice to slice, and each ratio is of two slices, so that the order matters to neither.
+    """
+    seconds: dict[ChildProcess, list[float]] = {own: [], reference: []}
+
+    def train_slice(number: int, steps: int) -> dict[ChildProcess, float]:
+        order = (own, reference) if number % 2 else (reference, own)
+        return {process: _ask(process, steps, process is reference) for process in order}
+
+    train_slice(1, FIRST)
+    spent = 0.0
+    for number in range(WARM_UP // SLICE):
+        spent += sum(train_slice(number, SLICE).values())
+        if spent > LONGEST_WARM_UP:
+            break
+    for number in range(2 * blocks):
+        for process, found in train_slice(number, SLICE).items():
+            seconds[process].append(found)
+    pairs = {process: [sum(found[at : at + 2]) for at in range(0, 2 * blocks, 2)] for process, found in seconds.items()}
+    ratios = [mine / theirs for mine, theirs in zip(pairs[own], pairs[reference], strict=True)]
+    return {
+        "time_ratio": median(ratios),
+        "time_ratios": ratios,
+        "seconds_per_step": median(seconds[own]) / SLICE,
+    }
+
+
+def _ask(process: ChildProcess, steps: int, is_base: bool) -> float:
+    try:
+        return float(process.ask(steps))
+    except RunError as failure:
+        if not is_base:
+            raise
+        raise BaseError(str(failure), failure.output, failure.may_pass) from failure

@@ -8,7 +8,7 @@ from typing import Any
 
 from lightning_xt.commands.ablation.child_process import RunError
 from lightning_xt.commands.ablation.child_training import METRICS
-from lightning_xt.commands.ablation.process_runner import Job, Runner
+from lightning_xt.commands.ablation.process_runner import BaseError, Job, Runner
 from lightning_xt.commands.ablation.study_folder import StudyFolder
 from lightning_xt.commands.ablation.study_plan import BASE, HALF, Run, StudyPlan, check_resumable
 from lightning_xt.commands.ablation.study_results import StudyResults
@@ -16,6 +16,9 @@ from lightning_xt.system.messages import UserError
 from lightning_xt.system.time_left import TimeLeft, format_seconds
 
 Report = Callable[[str], None]
+UNTRAINED = "ablate: the base cannot be trained"
+TRIES = 2
+"""Times that a failure which may pass is tried before it is kept."""
 
 
 class Study:
@@ -43,14 +46,12 @@ class Study:
 
     def run(self) -> None:
         """Do what is left; UserError if the base cannot be trained, or the folder has another study."""
-        earlier = self.folder.read_plan()
-        if earlier is not None:
-            check_resumable(self.plan, earlier, self.folder.option)
+        self._read_earlier()
         costs = self.folder.read_speed(BASE) or self._measure(BASE)
-        if "error" in costs:
-            raise UserError(f"ablate: the base cannot be trained: {costs['error']}")
         self.plan.budget.count_steps(costs)
         with self.folder.hold():
+            # Again, for another process may have begun a study there meanwhile.
+            earlier = self._read_earlier()
             if earlier is not None and earlier["code"] != self.plan.code:
                 self._check_code()
             if self.folder.read_plan() != (plan := self.plan.to_plain()):
@@ -61,25 +62,41 @@ class Study:
             self._report(self._describe_work())
             self._train(list(self.plan.list_tuning()))
             if (error := self.results.find_error(BASE)) is not None:
-                raise UserError(f"ablate: the base cannot be trained: {error}")
+                raise UserError(f"{UNTRAINED}: {error}")
             self._train(list(self.plan.list_repeats()))
-            self._train(list(self.plan.list_probes()))
+            probes = list(self.plan.list_probes())
+            # Without a result of the base, such as of a metric that it does not have, the others would be useless.
+            self._train([run for run in probes if run.variant == BASE and run.seed == 0])
+            self._train(probes)
+
+    def _read_earlier(self) -> dict[str, Any] | None:
+        """Return the plan of the study in the folder, None if there is none; UserError if it is not of this study."""
+        earlier = self.folder.read_plan()
+        if earlier is not None:
+            check_resumable(self.plan, earlier, self.folder.option, self.folder.has_results("probe"))
+        return earlier
 
     def _check_code(self) -> None:
         """Train a run of the base again with the code of today; UserError if it ends elsewhere."""
-        run = Run(BASE, 0)
-        if (kept := self.folder.read_result(run.key)) is None:
+        runs = (*self.plan.list_repeats(), *self.plan.list_tuning(), *self.plan.list_probes())
+        done = ((run, self.folder.read_result(run.key)) for run in runs if run.variant == BASE)
+        finished = ((run, result["metrics"]) for run, result in done if result is not None and "error" not in result)
+        if (first := next(finished, None)) is None:
             return
-        self._report("the code has changed since the study began: the first run of the base is repeated")
-        with closing(self._runner.train(self._list_jobs([run]))) as finished:
-            ((_, result),) = finished
-        found = describe_failure(result) if isinstance(result, RunError) else result["metrics"]
-        if found != kept["metrics"]:
-            name = self.results.metric
-            raise UserError(
-                f"{self.folder.option} holds a study of other code, by which the first run of the base ended at {name} "
-                f"{kept['metrics'][name]!r}, and now {found.get('error') or repr(found[name])}; give another --out"
-            )
+        run, kept = first
+        self._report(f"the code has changed since the study began: its run {run.key} is repeated")
+        with closing(self._runner.train(self._list_jobs([run]))) as trained:
+            ((_, result),) = trained
+        if isinstance(result, RunError):
+            raise UserError(f"{UNTRAINED}: {result}")
+        found = result["metrics"]
+        # NaN does not equal itself.
+        for name in sorted(kept, key=lambda name: name != self.results.metric):
+            if repr(found.get(name)) != repr(kept[name]):
+                raise UserError(
+                    f"{self.folder.option} holds a study of other code, by which its run {run.key} ended at {name} "
+                    f"{kept[name]!r}, and now {found.get(name)!r}; give another --out"
+                )
 
     def _describe_work(self) -> str:
         """Describe how much is left to train, without validations and probes."""
@@ -104,28 +121,51 @@ class Study:
             self.folder.write_speed(name, costs)
 
     def _measure(self, name: str) -> dict[str, Any]:
-        try:
-            return self._runner.measure(self._list_options(BASE), self._list_options(name))
-        except RunError as failure:
-            return describe_failure(failure)
+        """Return what a step of a variant costs, or its failure; UserError if the base fails."""
+        for attempt in range(1, TRIES + 1):
+            try:
+                return self._runner.measure(self._list_options(BASE), self._list_options(name))
+            except RunError as error:
+                failure = error
+                if attempt < TRIES and (failure.may_pass or isinstance(failure, BaseError)):
+                    self._report(f"speed of {name}: {failure}; it is measured again")
+                    continue
+                break
+        if name == BASE or isinstance(failure, BaseError):
+            raise UserError(f"{UNTRAINED}: {failure}") from failure
+        return describe_failure(failure, self.folder.name_speed(name))
 
     def _train(self, runs: Sequence[Run]) -> None:
-        """Train those of some runs that are not done, in their order."""
+        """Train those of some runs that are not done, in their order; failures that may pass again after the others."""
         runs = [run for run in runs if self.results.can_train(run.variant)]
-        left = [run for run in runs if self._is_left(run)]
-        done, time_left = len(runs) - len(left), TimeLeft(len(left))
-        with closing(self._runner.train(self._list_jobs(left))) as finished:
-            for run, result in finished:
-                done += 1
-                kept = describe_failure(result) if isinstance(result, RunError) else self._check_data(run, result)
-                if run.variant == BASE and "error" in kept and run.purpose == "repeat":
-                    # Not kept, so that it is trained again.
-                    raise UserError(f"ablate: the base cannot be trained: {kept['error']}")
-                self.folder.write_result(run.key, kept)
-                waiting = format_seconds(time_left.estimate(done - len(runs) + len(left)) or 0)
-                outcome = kept.get("error") or self.results.describe(run, kept)
-                self._report(f"{done}/{len(runs)}, {waiting} left  {run.key}: {outcome}")
-                self._on_result(self.results)
+        for attempt in range(1, TRIES + 1):
+            left = [run for run in runs if self._is_left(run)]
+            done, time_left = len(runs) - len(left), TimeLeft(len(left))
+            with closing(self._runner.train(self._list_jobs(left))) as finished:
+                for run, result in finished:
+                    if attempt < TRIES and isinstance(result, RunError) and result.may_pass:
+                        self._report(f"{run.key}: {result}; it is trained again after the others")
+                        continue
+                    done += 1
+                    kept = self._keep(run, result)
+                    waiting = format_seconds(time_left.estimate(done - len(runs) + len(left)) or 0)
+                    outcome = kept.get("error") or self.results.describe(run, kept)
+                    self._report(f"{done}/{len(runs)}, {waiting} left  {run.key}: {outcome}")
+                    self._on_result(self.results)
+
+    def _keep(self, run: Run, result: dict[str, Any] | RunError) -> dict[str, Any]:
+        """Write a result or a failure, and return it; UserError without writing if the base's rows need the run."""
+        if not isinstance(result, RunError):
+            return self._write(run, self._check_data(run, result))
+        # A learning rate may be too high for the base too.
+        if run.variant == BASE and (run.purpose != "tuning" or result.may_pass):
+            raise UserError(f"{UNTRAINED}{'' if run.probe is None else f' on {run.probe}'}: {result}")
+        return self._write(run, describe_failure(result, self.folder.name_result(run.key)))
+
+    def _write(self, run: Run, result: dict[str, Any]) -> dict[str, Any]:
+        kept = {**result, "code": self.plan.code}
+        self.folder.write_result(run.key, kept)
+        return kept
 
     def _list_jobs(self, runs: Iterable[Run]) -> Iterator[Job]:
         for run in runs:
@@ -140,7 +180,7 @@ class Study:
             try:
                 rate = self._list_rate_options(run)
             except RunError as failure:
-                self.folder.write_result(run.key, describe_failure(failure))
+                self._write(run, describe_failure(failure))
                 continue
             fixed = [*length, f"--seed_everything={run.seed}", f"--data.seed={run.seed}"]
             wanted = METRICS if run.probe is None else (self.plan.probe_metric,)
@@ -199,6 +239,12 @@ def list_rate_options(optimizer: Mapping[str, Any], rate: float) -> list[str]:
     return [f"--model.optimizer.{name}={value!r}" for name, value in ({"lr": rate} | scaled).items()]
 
 
-def describe_failure(failure: RunError) -> dict[str, Any]:
-    """Return what is kept of a failed run."""
-    return {"error": str(failure), "output": failure.output}
+def describe_failure(failure: RunError, file: str | None = None) -> dict[str, Any]:
+    """Return what is kept of a failed run.
+
+    Args:
+        failure: the failure.
+        file: name in the folder of the study of the file that keeps it. None = another try would fail too.
+    """
+    way_out = "" if file is None else f"; remove {file} to try again"
+    return {"error": f"{failure}{way_out}", "output": failure.output}

@@ -1,5 +1,7 @@
 """Results of an ablation for TensorBoard's HPARAMS tab."""
 
+import shutil
+
 from lightning_xt.commands.ablation.study_folder import StudyFolder
 from lightning_xt.commands.ablation.study_results import StudyResults
 
@@ -21,8 +23,12 @@ def write_board(results: StudyResults, folder: StudyFolder) -> None:
         if (rate := results.choose_rate(run.variant)) is not None:
             options["lr"] = rate
         metrics = {**result["metrics"], "cost/time_ratio": costs["time_ratio"], "cost/parameters": costs["parameters"]}
-        with SummaryWriter(str(place)) as writer:
+        # A kill leaves a part of it, which does not count.
+        part = place.with_name(f".{place.name}.part")
+        shutil.rmtree(part, ignore_errors=True)
+        with SummaryWriter(str(part)) as writer:
             for summary in hparams(options, metrics):
                 writer.file_writer.add_summary(summary)
             for name, value in metrics.items():
                 writer.add_scalar(name, value, result["steps"])
+        part.rename(place)

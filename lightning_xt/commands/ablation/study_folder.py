@@ -53,7 +53,8 @@ class StudyFolder:
         if not self.path.is_dir():
             raise UserError(f"{self.option} is not a folder; give another")
         plan = self._read(PLAN)
-        if plan is None and any(each.name != ".lock" for each in self.path.iterdir()):
+        # A kill while the plan is written leaves a part of it.
+        if plan is None and any(each.name not in (".lock", f".{PLAN}.part") for each in self.path.iterdir()):
             raise UserError(f"{self.option} holds other files and no {PLAN}; give an empty folder, or another")
         return plan
 
@@ -62,17 +63,29 @@ class StudyFolder:
 
     def read_speed(self, variant: str) -> dict[str, Any] | None:
         """Return what a step of a variant costs, or its error; None if it is not known yet."""
-        return self._read_once(f"speed/{variant}.json")
+        return self._read_once(self.name_speed(variant))
 
     def write_speed(self, variant: str, costs: Mapping[str, Any]) -> None:
-        self._write(f"speed/{variant}.json", costs)
+        self._write(self.name_speed(variant), costs)
 
     def read_result(self, key: str) -> dict[str, Any] | None:
         """Return the result of a run, or its error; None if it is not done yet."""
-        return self._read_once(f"results/{key}.json")
+        return self._read_once(self.name_result(key))
 
     def write_result(self, key: str, result: Mapping[str, Any]) -> None:
-        self._write(f"results/{key}.json", result)
+        self._write(self.name_result(key), result)
+
+    def name_speed(self, variant: str) -> str:
+        """Return the name in the folder of the file of a variant's costs."""
+        return f"speed/{variant}.json"
+
+    def name_result(self, key: str) -> str:
+        """Return the name in the folder of the file of a run's result."""
+        return f"results/{key}.json"
+
+    def has_results(self, purpose: str) -> bool:
+        """Return whether a run of a purpose has a result or has failed."""
+        return any(self.path.glob(f"results/{purpose}*/*.json"))
 
     def write_overlay(self, name: str, text: str) -> Path:
         """Write the overlay of a variant, from which its runs read, and return its file."""
@@ -99,7 +112,7 @@ class StudyFolder:
         file = self.path / name
         try:
             return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else None
-        except (OSError, ValueError) as error:
+        except (OSError, TypeError, ValueError) as error:
             raise UserError(f"{file} cannot be read ({error}); remove it, and what it held is done again") from error
 
     def _write(self, name: str, value: Mapping[str, Any]) -> None:

@@ -163,28 +163,40 @@ class StudyPlan:
         return [each.name for each in self.variants if each.error is None]
 
 
-def check_resumable(plan: StudyPlan, earlier: Mapping[str, Any], place: str) -> None:
-    """Raise a UserError unless the study of an earlier plan can continue by this one, which may have more rows.
+def check_resumable(plan: StudyPlan, earlier: Mapping[str, Any], place: str, has_probed: bool = True) -> None:
+    """Raise a UserError unless the study of an earlier plan can continue by this one, which may have more of it.
 
     Args:
-        plan: the plan, perhaps with more variants and probes.
+        plan: the plan, perhaps with more variants, probes and seeds.
         earlier: an earlier one as plain values.
         place: the option that names the folder of both, in messages.
+        has_probed: whether probes have results.
     """
     now = plan.to_plain()
-    for name, one in (("versions", "version"), ("options", "options"), ("budget", "budget"), ("seeds", "seeds")):
+    if lost := [name for name in now if name not in earlier]:
+        raise UserError(
+            f"{place} holds a plan.json without {_list(lost)}, which another version wrote, or no study; give another "
+            "--out"
+        )
+    for name, one in (("versions", "version"), ("options", "options"), ("budget", "budget")):
         _require_equal(place, one, earlier[name], now[name])
     if [text for _, text in earlier["base"]] != [text for _, text in now["base"]]:
         raise UserError(
             f"{place} holds a study of another base: {_name_base(earlier)} was another one then than "
             f"{_name_base(now)} now; give another --out"
         )
-    _require_equal(place, "--floor", earlier["floor"], now["floor"])
+    for name in ("seeds", "floor"):
+        # Seeds are numbered, so that the runs of fewer are among those of more.
+        if now[name] < earlier[name]:
+            raise UserError(
+                f"{place} holds a study with --{name} {earlier[name]}, now {now[name]}; give as many or more, or "
+                "another --out"
+            )
     _require_equal(place, "--tune", earlier["rates"], now["rates"])
     _require_equal(place, "--threads", earlier["threads"], now["threads"])
-    if earlier["probes"]:
+    if earlier["probes"] and has_probed:
         _require_equal(place, "--probe_metric", earlier["probe_metric"], now["probe_metric"])
-    for kind, what in (("variants", "overlay"), ("probes", "probe")):
+    for kind, what in (("variants", "overlay"), *([("probes", "probe")] if has_probed else [])):
         before, after = earlier[kind], now[kind]
         if missing := [name for name in before if name not in after]:
             raise UserError(

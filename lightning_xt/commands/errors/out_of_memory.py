@@ -41,7 +41,7 @@ def explain_out_of_memory(
 
     The phase is `TransformerModule.phase` then, the options are plain values, and the folder is the run's, if any.
     """
-    if not any(_is_of_memory(each) for each in walk_chain(error)):
+    if not any(is_of_memory(each) for each in walk_chain(error)):
         return None
     if phase == "prediction" and isinstance(error, ValueError):
         return None
@@ -77,7 +77,8 @@ def _list_options(phase: str, options: dict[str, Any]) -> Iterator[tuple[str, An
             yield name, value
 
 
-def _is_of_memory(error: BaseException) -> bool:
+def is_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that memory was not enough."""
     # torch.OutOfMemoryError is a RuntimeError; numpy's and C++'s are MemoryErrors.
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and any(said in str(error) for said in NO_MEMORY)
