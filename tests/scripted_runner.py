@@ -4,12 +4,17 @@ import os
 import random
 import re
 import signal
+import sys
+import time
+from multiprocessing.connection import Client
 from pathlib import Path
 
 from lightning_xt.commands.ablation.child_process import RunError
 
 TIMES = {"slow": 2.0, "fast": 0.5}
 GAINS = {"base": 0.0, "slow": -0.2, "fast": 0.1, "same": 0.0, "minor": -0.025}
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])}
+"""Environment of a process that imports this file."""
 OPTIMIZER = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.01}}
 
 
@@ -22,16 +27,20 @@ class ScriptedRunner:
 
     Args:
         most: runs after which it raises `Killed`. None = it does not.
+        failures: errors of runs and of speeds by their keys and names, each list in the order of the tries.
         costs: replace measured costs.
     """
 
-    def __init__(self, most=None, **costs):
+    def __init__(self, most=None, failures=None, **costs):
         self.most, self.costs = most, costs
+        self.failures = {key: list(errors) for key, errors in (failures or {}).items()}
         self.trained, self.measured, self.wanted = [], [], {}
 
     def measure(self, base, args):
         name = name_variant(args)
         self.measured.append(name)
+        if self.failures.get(name):
+            raise self.failures[name].pop(0)
         if name == "broken":
             raise RunError("heads (7) do not divide dim (16)", "Traceback")
         return {
@@ -56,6 +65,8 @@ class ScriptedRunner:
             yield run, self.make_result(run, dict(each.split("=") for each in args if "=" in each))
 
     def make_result(self, run, options):
+        if self.failures.get(run.key):
+            return self.failures[run.key].pop(0)
         if run.purpose == "probe":
             return self.make_probe_result(run)
         if run.variant == "late" and run.seed == 1:
@@ -101,6 +112,23 @@ def fail(connection):
     """Stand for a bug."""
     print("before the end")
     raise ZeroDivisionError("of a bug")
+
+
+def meet(connection, own, other):
+    """Write a file, and wait for that of a run at the same time."""
+    Path(own).touch()
+    for _ in range(600):
+        if Path(other).exists():
+            return {"metrics": own}
+        time.sleep(0.05)
+    raise TimeoutError("alone")
+
+
+def call(connection, address):
+    """Connect to a process, and stay."""
+    with Client(address) as line:
+        line.send("here")
+        time.sleep(600)
 
 
 def name_variant(args):

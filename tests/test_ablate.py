@@ -208,9 +208,7 @@ def test_other_code_must_train_the_base_to_the_same_bits(ablate, monkeypatch):
     monkeypatch.setitem(GAINS, "base", 1e-15)
     kept = json.loads(Path("study/results/repeat/base-0.json").read_text())["metrics"]["val/bits_per_byte"]
     message = fail(ablate, *OPTIONS, *files)
-    assert (
-        f"holds a study of other code, by which its run repeat/base-0 ended at val/bits_per_byte {kept!r}" in message
-    )
+    assert f"holds a study of other code, by which its run repeat/base-0 ended at val/bits_per_byte {kept!r}" in message
 
 
 def test_other_studies_in_the_folder_are_refused(ablate, monkeypatch):

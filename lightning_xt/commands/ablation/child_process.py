@@ -12,7 +12,6 @@ from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple
 
-from lightning_xt.commands.errors.out_of_memory import is_of_memory
 from lightning_xt.system.messages import explain_error, walk_chain
 
 PRELOADED = "lightning_xt.commands.ablation.preloaded"
@@ -123,6 +122,9 @@ def _serve(connection: Connection, target: Target, arguments: tuple[Any, ...], p
         _occupy(place)
         reply = (False, target(connection, *arguments))
     except BaseException as error:
+        # Here, for it imports torch.
+        from lightning_xt.commands.errors.out_of_memory import is_of_memory
+
         traceback.print_exc()
         sentence = explain_error(error) or f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]
         reply = (True, (sentence, any(map(is_of_memory, walk_chain(error)))))
