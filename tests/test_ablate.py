@@ -5,7 +5,7 @@ import json
 import os
 import random
 import re
-import signal
+import shutil
 import subprocess
 import sys
 import time
@@ -19,10 +19,10 @@ from scripted_runner import fail as fail_in_process
 
 from lightning_xt.cli import main
 from lightning_xt.commands.ablation import ablation_report
-from lightning_xt.commands.ablation.ablation_report import choose_threads
+from lightning_xt.commands.ablation.ablation_report import choose_threads, hash_code
 from lightning_xt.commands.ablation.child_process import ChildProcess, Place, RunError, _occupy
 from lightning_xt.commands.ablation.overlays import read_variants
-from lightning_xt.commands.ablation.process_runner import ProcessRunner
+from lightning_xt.commands.ablation.process_runner import BaseError, ProcessRunner
 from lightning_xt.commands.ablation.study import list_rate_options
 from lightning_xt.commands.ablation.study_plan import TUNING_SEED
 from lightning_xt.system.messages import UserError
@@ -209,6 +209,161 @@ def test_other_code_must_train_the_base_to_the_same_bits(ablate, monkeypatch):
     kept = json.loads(Path("study/results/repeat/base-0.json").read_text())["metrics"]["val/bits_per_byte"]
     message = fail(ablate, *OPTIONS, *files)
     assert f"holds a study of other code, by which its run repeat/base-0 ended at val/bits_per_byte {kept!r}" in message
+
+
+def test_other_code_is_checked_by_whichever_run_of_the_base_there_is(ablate, monkeypatch):
+    options = [*OPTIONS, "--tune", "lr=0.01,0.02", "--variants", *write_overlays("slow")]
+    monkeypatch.setattr(ablation_report, "hash_code", lambda: "first")
+    with pytest.raises(Killed):
+        ablate(*options, most=1)
+    monkeypatch.setattr(ablation_report, "hash_code", lambda: "second")
+    runner, _ = ablate(*options)
+    assert [key for key, _ in runner.trained[:2]] == ["tuning/base-0.01", "tuning/slow-0.01"]
+    with open("study/runs.csv", newline="") as file:
+        codes = {row["run"]: row["code"] for row in csv.DictReader(file)}
+    assert codes.pop("tuning/base-0.01") == "first" and set(codes.values()) == {"second"}
+    monkeypatch.setattr(ablation_report, "hash_code", lambda: "third")
+    message = fail(ablate, *options, failures={"repeat/base-0": [RunError("a new bug")]})
+    assert message == "ablate: the base cannot be trained: a new bug"
+
+
+def test_the_hash_of_the_code_has_all_that_sets_up_a_training(tmp_path, monkeypatch):
+    monkeypatch.setattr("lightning_xt.__file__", str(tmp_path / "__init__.py"))
+    hashes = []
+    files = ["commands/ablation/child_process.py", "commands/ablation/child_training.py", "commands/trainer/a.py"]
+    files += ["nn/norms/a.py", "commands/fit.py"]
+    for text in ("", *files):
+        for file in files:
+            (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / file).write_text("changed" if file == text else "")
+        hashes.append(hash_code())
+    assert len(set(hashes)) == 5 and hashes[-1] == hashes[0]
+
+
+KILLED = RunError("its process was killed (SIGKILL)", may_pass=True)
+
+
+def test_a_killed_run_is_trained_again_before_it_counts(ablate):
+    files = write_overlays("slow", "fast")
+    failures = {
+        "repeat/slow-0": [KILLED],
+        "repeat/fast-1": [KILLED, KILLED],
+        "fast": [KILLED],
+        "repeat/base-1": [KILLED],
+    }
+    runner, captured = ablate(*OPTIONS, "--variants", *files, failures=failures)
+    # The others come first.
+    assert [key for key, _ in runner.trained[-3:]] == ["repeat/slow-0", "repeat/base-1", "repeat/fast-1"]
+    assert runner.measured == ["base", "slow", "fast", "fast"]
+    assert "repeat/slow-0: its process was killed (SIGKILL); it is trained again after the others" in captured.err
+    rows = read_rows()
+    assert rows["slow"]["verdict"] == "better" and len(rows["base"]["values"].split()) == 4
+    way_out = "remove results/repeat/fast-1.json to try again"
+    assert rows["fast"]["verdict"] == f"failed: its process was killed (SIGKILL); {way_out} (seed 1)"
+    Path("study/results/repeat/fast-1.json").unlink()
+    runner, _ = ablate(*OPTIONS, "--variants", *files)
+    assert [key for key, _ in runner.trained] == ["repeat/fast-1"] and read_rows()["fast"]["verdict"] == "worse"
+
+
+def test_a_base_that_dies_while_a_variant_is_measured_ends_no_row(ablate):
+    options = [*OPTIONS, "--variants", *write_overlays("slow")]
+    message = fail(ablate, *options, failures={"slow": [BaseError("killed"), BaseError("killed again")]})
+    assert message == "ablate: the base cannot be trained: killed again"
+    assert not Path("study/speed/slow.json").exists()
+    runner, _ = ablate(*options, failures={"slow": [BaseError("killed")]})
+    assert runner.measured == ["slow", "slow"] and read_rows()["slow"]["verdict"] == "better"
+
+
+@pytest.mark.parametrize("key", ["repeat/base-1", "half/base-1", "probe-recall/base-0"])
+def test_a_run_of_the_base_that_fails_ends_the_study(ablate, key):
+    Path("recall.yaml").write_text("trainer: {max_steps: 7}\n")
+    options = [*OPTIONS, "--variants", *write_overlays("slow"), "--probes", "recall.yaml"]
+    where = " on recall" if "recall" in key else ""
+    message = fail(ablate, *options, failures={key: [RunError("not finite")]})
+    assert message == f"ablate: the base cannot be trained{where}: not finite"
+    assert not Path(f"study/results/{key}.json").exists()
+    runner, _ = ablate(*options)
+    assert runner.trained[0][0] == key and read_rows()["base"]["verdict"] == "the base"
+
+
+def test_a_wrong_metric_of_probes_trains_one_run_of_them_and_may_be_changed(ablate):
+    for name in ("recall", "copy"):
+        Path(f"{name}.yaml").write_text("trainer: {max_steps: 7}\n")
+    options = [*OPTIONS, "--variants", *write_overlays("slow"), "--probes", "recall.yaml", "copy.yaml"]
+    failures = {"probe-recall/base-0": [RunError("it has none of the metrics val/accuracy")]}
+    runner, _ = ablate(*options, "--probe_metric", "val/accuracy", code=2, failures=failures)
+    assert [key for key, _ in runner.trained if "probe" in key] == ["probe-recall/base-0"]
+    runner, _ = ablate(*options)
+    assert [key for key, _ in runner.trained[:3]] == ["probe-recall/base-0", "probe-copy/base-0", "probe-recall/slow-0"]
+    assert float(read_rows()["slow"]["copy_mean"]) > 0.5
+
+
+def test_a_study_grows_by_seeds(ablate):
+    files = ["--variants", *write_overlays("slow")]
+    ablate(*OPTIONS, *files)
+    grown = [*files, "--seeds", "4", "--floor", "5"]
+    runner, _ = ablate(*OPTIONS, *grown)
+    assert [key for key, _ in runner.trained] == ["half/base-3", "repeat/slow-3", "repeat/base-4"]
+    ablate(*OPTIONS[:-1], "whole", *grown)
+    assert read_quality("study") == read_quality("whole")
+
+
+def test_a_study_keeps_its_threads(ablate, monkeypatch):
+    monkeypatch.setattr(ablation_report, "count_usable_cores", lambda: 2)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    files = ["--variants", *write_overlays("slow")]
+    with pytest.raises(Killed):
+        ablate(*OPTIONS, *files, most=2)
+    ablate(*OPTIONS, *files, "--workers", "2")
+    assert json.loads(Path("study/plan.json").read_text())["threads"] == 2
+    message = fail(ablate, *OPTIONS, *files, "--threads", "1")
+    assert message == (
+        "ablate --out study holds a study of another --threads: 2, now 1; repeat that, or give another --out"
+    )
+
+
+def test_a_study_begun_by_another_process_meanwhile_is_respected(ablate, monkeypatch):
+    files = ["--variants", *write_overlays("slow")]
+    ablate(*OPTIONS[:-1], "other", *files, "--budget", "steps=50")
+
+    def measure(self, base, args, own=ScriptedRunner.measure):
+        if not Path("study").exists():
+            shutil.copytree("other", "study")
+        return own(self, base, args)
+
+    monkeypatch.setattr(ScriptedRunner, "measure", measure)
+    message = fail(ablate, *OPTIONS, *files)
+    assert "holds a study of another budget: steps=50, now steps=100" in message
+    assert Path("study/plan.json").read_bytes() == Path("other/plan.json").read_bytes()
+
+
+def test_what_a_kill_leaves_is_no_obstacle(ablate):
+    files = ["--variants", *write_overlays("slow")]
+    Path("study").mkdir()
+    Path("study/.plan.json.part").write_text("{")
+    Path("study/.lock").touch()
+    part = Path("study/tensorboard/repeat/.slow-0.part")
+    with pytest.raises(Killed):
+        ablate(*OPTIONS, *files, most=0, draws=True)
+    part.mkdir(parents=True)
+    (part / "events").touch()
+    ablate(*OPTIONS, *files, draws=True)
+    assert not part.exists() and [file.name[:6] for file in part.with_name("slow-0").iterdir()] == ["events"]
+    assert next(part.with_name("slow-0").iterdir()).stat().st_size > 100
+
+
+@pytest.mark.parametrize("text", ["{}", "3", "[]"])
+def test_a_plan_that_lacks_keys_is_named(ablate, text):
+    Path("study").mkdir()
+    Path("study/plan.json").write_text(text)
+    message = fail(ablate, *OPTIONS, "--variants", *write_overlays("slow"))
+    if text == "3":
+        assert message.startswith("study/plan.json cannot be read (")
+        return
+    assert message == (
+        "ablate --out study holds a plan.json without versions, code, base, options, budget and 8 more: it is of "
+        "another version, or not a study; give another --out"
+    )
 
 
 def test_other_studies_in_the_folder_are_refused(ablate, monkeypatch):
@@ -468,16 +623,27 @@ def test_three_overlays_are_trained(capsys):
     assert "before the end" in caught.value.output and "Traceback" in caught.value.output
 
 
+FIT = """
+import sys
+import lightning_xt.commands.ablation.preloaded
+from lightning_xt.commands.trainer.results import collect_metrics
+from lightning_xt.commands.trainer.run_trainer import train
+if __name__ == "__main__":
+    metrics = collect_metrics(train("fit", sys.argv[1:]).trainer, "val/")
+    print("metrics", *(f"{name}={value!r}" for name, value in metrics.items()))
+"""
+
+
 @pytest.mark.slow
 def test_a_run_is_that_of_fit_bit_for_bit():
     write_tiny()
     assert main(["ablate", *REAL, "real", "--seeds", "1"]) == 0
     run = json.loads(Path("real/results/repeat/alibi-0.json").read_text())
-    command = ["fit", "-c", "tiny.yaml", "-c", "variants/alibi.yaml", "--seed_everything=0", "--data.seed=0"]
-    more = ["--trainer.max_steps=15", "--trainer.logger=false", "--sample_text=null"]
-    done = subprocess.run([sys.executable, "-m", "lightning_xt", *command, *more], capture_output=True, text=True)
-    for name, value in run["metrics"].items():
-        assert f"{name}={value:.6f}" in done.stdout.splitlines()
+    command = ["-c", "tiny.yaml", "-c", "variants/alibi.yaml", "--seed_everything=0", "--data.seed=0"]
+    command += ["--trainer.max_steps=15", "--trainer.logger=false", "--sample_text=null"]
+    done = subprocess.run([sys.executable, "-c", FIT, *command], capture_output=True, text=True, check=True)
+    found = [set(line.split()[1:]) for line in done.stdout.splitlines() if line.startswith("metrics ")]
+    assert found == [{f"{name}={value!r}" for name, value in run["metrics"].items()}]
 
 
 @pytest.mark.slow
@@ -485,15 +651,28 @@ def test_a_study_killed_at_any_moment_gives_the_same_table_bit_for_bit():
     write_tiny()
     command = [sys.executable, "-m", "lightning_xt", "ablate", *REAL]
     subprocess.run([*command, "whole"], check=True, capture_output=True)
-    draw, kills = random.Random(time.time_ns()), 0
-    while kills < 3:
-        process = subprocess.Popen([*command, "killed"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            process.wait(draw.uniform(5, 30))
-            break
-        except subprocess.TimeoutExpired:
-            os.kill(process.pid, signal.SIGKILL)
-            process.wait()
-            kills += 1
+    total = count_results("whole")
+    seed = time.time_ns()
+    print("seed of the kills:", seed)
+    draw = random.Random(seed)
+    # Each after a number of results, then at any moment of the next run; the first one among the measurements.
+    for most in (-1, *sorted(draw.sample(range(1, total), 2))):
+        with subprocess.Popen([*command, "killed"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            while count_results("killed") < max(0, most) or not Path("killed/speed/base.json").exists():
+                assert process.poll() is None
+                time.sleep(0.01)
+            time.sleep(draw.uniform(0, 0.2))
+            process.kill()
+        assert max(0, most) <= count_results("killed") < total
     subprocess.run([*command, "killed"], check=True, capture_output=True)
-    assert kills and read_quality("killed") == read_quality("whole")
+    # The tables have all digits of the numbers.
+    assert read_quality("killed") == read_quality("whole")
+    rows = read_rows("killed")
+    assert rows["alibi"]["values"] == " ".join(
+        repr(json.loads(Path(f"whole/results/repeat/alibi-{seed}.json").read_text())["metrics"]["val/bits_per_byte"])
+        for seed in range(2)
+    )
+
+
+def count_results(folder):
+    return len(list(Path(folder).glob("results/*/*.json")))

@@ -175,7 +175,7 @@ def check_resumable(plan: StudyPlan, earlier: Mapping[str, Any], place: str, has
     now = plan.to_plain()
     if lost := [name for name in now if name not in earlier]:
         raise UserError(
-            f"{place} holds a plan.json without {_list(lost)}, which another version wrote, or no study; give another "
+            f"{place} holds a plan.json without {_list(lost)}: it is of another version, or not a study; give another "
             "--out"
         )
     for name, one in (("versions", "version"), ("options", "options"), ("budget", "budget")):
