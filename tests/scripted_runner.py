@@ -114,6 +114,14 @@ def fail(connection):
     raise ZeroDivisionError("of a bug")
 
 
+def lack_memory(connection):
+    """Stand for an allocation that fails, turned into another error."""
+    try:
+        raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+    except RuntimeError as error:
+        raise ValueError("lower the batch") from error
+
+
 def meet(connection, own, other):
     """Write a file, and wait for that of a run at the same time."""
     Path(own).touch()

@@ -1,18 +1,23 @@
 """Processes of ablate: speeds by turns, runs at the same time, and the end of all with the first process."""
 
+import re
 import signal
 import subprocess
 import sys
 from multiprocessing.connection import Listener
+from types import SimpleNamespace
 
 import pytest
-from scripted_runner import ENVIRONMENT, meet
+from scripted_runner import ENVIRONMENT, die, fail, lack_memory, leave, meet
 
 from lightning_xt.commands.ablation import process_runner
-from lightning_xt.commands.ablation.child_process import RunError
+from lightning_xt.commands.ablation.child_process import ChildProcess, Place, RunError
+from lightning_xt.commands.ablation.child_training import train_run
 from lightning_xt.commands.ablation.paced_steps import FACTS
 from lightning_xt.commands.ablation.process_runner import SLICE, BaseError, Job, ProcessRunner
 from lightning_xt.commands.ablation.study_plan import Run
+from lightning_xt.commands.trainer import run_trainer
+from lightning_xt.training.callbacks.throughput import Throughput
 
 
 class TimedProcess:
@@ -95,6 +100,31 @@ def test_workers_train_at_the_same_time(tmp_path, monkeypatch):
     jobs = [Job(run, mine, other) for run, mine, other in zip(runs, files, files[::-1], strict=True)]
     found = dict(ProcessRunner(2, 1).train(jobs))
     assert found == {run: {"metrics": file} for run, file in zip(runs, files, strict=True)}
+
+
+@pytest.mark.parametrize(
+    ("metrics", "sentence"),
+    [
+        ({"val/loss": 1.0, "val/perplexity": 2.7}, "; it has val/loss, val/perplexity"),
+        ({}, "; it has none at all"),
+        ({"val/accuracy": 0.5, "val/loss": float("nan")}, "val/loss is nan after 3 steps"),
+    ],
+)
+def test_a_run_without_its_metric_says_which_it_has(monkeypatch, metrics, sentence):
+    trainer = SimpleNamespace(callback_metrics=metrics, callbacks=[Throughput()], global_step=3, datamodule=None)
+    monkeypatch.setattr(run_trainer, "train", lambda *args: SimpleNamespace(trainer=trainer))
+    with pytest.raises(RunError, match=re.escape(sentence)):
+        train_run(None, [], ["val/accuracy"])
+
+
+def test_a_lack_of_memory_may_pass():
+    # An error of torch, wrapped as commands do.
+    for target, may_pass in ((lack_memory, True), (fail, False), (die, True), (leave, False)):
+        child = ChildProcess(target, (), Place(1))
+        with pytest.raises(RunError) as caught:
+            child.receive()
+        child.end()
+        assert caught.value.may_pass == may_pass
 
 
 PARENT = """

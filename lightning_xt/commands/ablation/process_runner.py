@@ -84,9 +84,11 @@ class ProcessRunner:
 
     def measure(self, base: Sequence[str], args: Sequence[str]) -> dict[str, Any]:
         with ExitStack() as ending:
-            reference, own = (ChildProcess(train_in_turns, (each,), self._places[0]) for each in (base, args))
-            for process in (reference, own):
-                ending.callback(process.end)
+            pair = []
+            for options in (base, args):
+                pair.append(ChildProcess(train_in_turns, (options,), self._places[0]))
+                ending.callback(pair[-1].end)
+            reference, own = pair
             seconds = _take_turns(own, reference, self._slices)
             facts = own.ask(FACTS)
         return {**seconds, **facts}

@@ -65,7 +65,7 @@ class Study:
                 raise UserError(f"{UNTRAINED}: {error}")
             self._train(list(self.plan.list_repeats()))
             probes = list(self.plan.list_probes())
-            # Without a result of the base, such as of a metric that it does not have, the others would be useless.
+            # First, for without a result of the base, which may lack the metric, the others would be of no use.
             self._train([run for run in probes if run.variant == BASE and run.seed == 0])
             self._train(probes)
 
