@@ -2,7 +2,7 @@
 
 The base of ablations, and the base with each overlay that chooses other positions, are trained by `lightning-xt fit` on
 windows of 256 bytes of Python's standard library. A row has their bits per byte of the whole validation split, cut into
-windows of several lengths. Longer windows have fewer bytes with little before them, so that even a model that never looks
+windows of several lengths. In longer windows fewer bytes have little before them, so that even a model that never looks
 back further than 256 bytes is better there. Overlapping windows of 256 (`256/64`: each begins 64 bytes after the one
 before, and only its new bytes are measured) show how much that is: what is lower makes use of more than 256 bytes.
 
