@@ -92,7 +92,10 @@ def measure(name: str, seed: int, options: argparse.Namespace) -> dict[str, floa
 def keep(file: Path, kept: dict[str, object]) -> None:
     """Write what is known of a run."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(kept))
+    part = file.with_suffix(".part")
+    part.write_text(json.dumps(kept))
+    # In one step, so that a killed process leaves a whole file.
+    part.replace(file)
 
 
 if __name__ == "__main__":
