@@ -2,7 +2,7 @@
 
 The base of ablations, and the base with each overlay that chooses other positions, are trained by `lightning-xt fit` on
 windows of 256 bytes of Python's standard library. A row has their bits per byte of the whole validation split, cut into
-windows of several lengths. Longer windows have fewer bytes with little before them, so that even a model that never looks
+windows of several lengths. In longer windows fewer bytes have little before them, so that even a model that never looks
 back further than 256 bytes is better there. Overlapping windows of 256 (`256/64`: each begins 64 bytes after the one
 before, and only its new bytes are measured) show how much that is: what is lower makes use of more than 256 bytes.
 
@@ -92,7 +92,10 @@ def measure(name: str, seed: int, options: argparse.Namespace) -> dict[str, floa
 def keep(file: Path, kept: dict[str, object]) -> None:
     """Write what is known of a run."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(kept))
+    part = file.with_suffix(".part")
+    part.write_text(json.dumps(kept))
+    # In one step, so that a killed process leaves a whole file.
+    part.replace(file)
 
 
 if __name__ == "__main__":

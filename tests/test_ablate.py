@@ -25,7 +25,6 @@ from lightning_xt.commands.ablation.overlays import read_variants
 from lightning_xt.commands.ablation.process_runner import BaseError, ProcessRunner
 from lightning_xt.commands.ablation.study import list_rate_options
 from lightning_xt.commands.ablation.study_plan import TUNING_SEED
-from lightning_xt.system.messages import UserError
 
 OPTIONS = ["-c", "base.yaml", "--budget", "steps=100", "--floor", "4", "--out", "study"]
 MEASURED = ("by_seconds", "by_bytes", "seconds", "processor_seconds")
@@ -106,8 +105,8 @@ def test_rows_say_what_helps(ablate):
     assert dict(runner.trained)["half/base-2"][2] == "--trainer.max_steps=50"
     kept = json.loads(Path("study/speed/broken.json").read_text())
     assert kept == {"error": verdicts["broken"].removeprefix("failed: "), "output": "Traceback"}
-    # Welch's test knows the spread of three runs badly, Student's takes it from the base's four as well.
-    assert 0.05 < float(rows["minor"]["p_corrected"]) < 1 and float(rows["minor"]["p_equal_corrected"]) < 0.05
+    # Welch's test knows the spread of three runs badly, the shared one is that of all rows.
+    assert 0.05 < float(rows["minor"]["p_corrected"]) < 1 and float(rows["minor"]["p_shared_corrected"]) < 0.05
     # Holm multiplies the smallest p-value by the number of tested rows.
     assert float(rows["slow"]["p_corrected"]) == pytest.approx(4 * float(rows["slow"]["p"]))
     assert "study=study" in captured.out.splitlines() and "| slow | 2.8" in captured.out
@@ -404,6 +403,8 @@ def test_mistakes_are_one_sentence_and_write_nothing(ablate):
         ([*OPTIONS, "--variants", "empty.yaml"], "empty.yaml is not a config: it is empty"),
         ([*OPTIONS, "--variants", "slow.yaml", "other/slow.yaml"], "are two overlays of one name, slow"),
         ([*OPTIONS, "--variants", "base.yaml"], "base is the name of the base; rename the file"),
+        ([*OPTIONS, "--variants", "a + b.yaml"], "' + ' joins the names of a combination; rename the file"),
+        ([*OPTIONS, "--variants", "none*.yaml"], "none*.yaml matches no file here and no shipped config"),
         ([*OPTIONS, *files, "--budget", "bytes=900"], "--budget bytes=900 is not a step, which takes 1,024 bytes"),
         ([*OPTIONS, *files, "--seeds", "0"], "ablate --seeds is 0; it must be at least 1"),
         ([*OPTIONS, *files, "--workers", "0"], "ablate --workers is 0; it must be at least 1"),
@@ -490,7 +491,10 @@ def test_combinations_join_options(ablate):
     rows = read_rows()
     assert "repeat/slow + fast-0" in dict(runner.trained)
     sum_of_parts = float(rows["slow"]["difference"]) + float(rows["fast"]["difference"])
-    assert float(rows["slow + fast"]["parts_sum"]) == pytest.approx(sum_of_parts)
+    both = rows["slow + fast"]
+    assert float(both["interaction"]) == pytest.approx(float(both["difference"]) - sum_of_parts)
+    assert float(both["interaction_margin"]) > 0 and 0 <= float(both["interaction_p_corrected"]) <= 1
+    assert "Interaction: a combination's difference" in Path("study/table.md").read_text()
 
 
 def test_probes_are_columns(ablate):
@@ -505,7 +509,7 @@ def test_probes_are_columns(ablate):
     assert dict(runner.trained)["probe-recall/slow-2"] == [
         "-c", "recall.yaml", "-c", "study/overlays/slow.yaml", "--seed_everything=2", "--data.seed=2",
     ]  # fmt: skip
-    assert set(runner.wanted.values()) == {("test/token_accuracy",)}
+    assert set(runner.wanted.values()) == {("val/exact_match",)}
     # 0.2 better, 0.1 worse.
     cells = {row.split(" | ")[0].strip("| "): row.split(" | ")[-1].strip("| ") for row in captured.out.splitlines()}
     assert {name: cells[name] for name in names} == {
@@ -535,11 +539,22 @@ def test_an_overlay_that_changes_nothing_is_named(ablate, monkeypatch):
     assert rows["slow"]["p_corrected"] == rows["slow"]["p"]
 
 
-def test_shipped_overlays_are_found_by_pattern():
+def test_overlays_are_found_by_pattern_those_of_the_folder_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     names = [each.name for each in read_variants(["variants/al*.yaml", "configs/variants/mqa.yaml"], 1)]
     assert names == ["alibi", "mqa"]
-    with pytest.raises(UserError, match="there is no file"):
-        read_variants(["variants/none*.yaml"], 1)
+    Path("variants").mkdir()
+    for name in ("alone", "along"):
+        Path(f"variants/{name}.yaml").write_text("trainer: {max_steps: 1}\n")
+    names = [each.name for each in read_variants(["variants/al*.yaml", "variants/alibi.yaml"], 1)]
+    assert names == ["alone", "along", "alibi"]
+
+
+def test_a_combination_that_is_one_of_its_parts_says_so():
+    Path("one.yaml").write_text("model: {init_args: {decoder: {attention: {position: ALiBi}, embeddings: [Smear]}}}\n")
+    Path("two.yaml").write_text("model: {init_args: {decoder: {embeddings: [Smear]}}}\n")
+    joined = read_variants(["one.yaml", "two.yaml"], 2)[-1]
+    assert joined.error == "one and two together are only one"
 
 
 def test_the_page_escapes_and_needs_nothing_from_outside(ablate):

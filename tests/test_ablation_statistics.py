@@ -1,11 +1,21 @@
-"""Statistics of ablate: Student's t, Welch's test, Holm's correction, and budgets."""
+"""Statistics of ablate: Student's t, tests of means, a shared spread, Holm's correction, and budgets."""
 
 import math
+from random import Random
 
 import pytest
 
 from lightning_xt.commands.ablation.budget import Budget
-from lightning_xt.commands.ablation.mean_tests import average, compare_means, correct_for_number
+from lightning_xt.commands.ablation.mean_tests import (
+    Spread,
+    average,
+    check_sum,
+    compare_means,
+    correct_for_number,
+    find_spread,
+    moderate,
+)
+from lightning_xt.commands.ablation.shared_spread import share_spread
 from lightning_xt.commands.ablation.student_t import find_p_value, find_quantile, regularized_beta
 from lightning_xt.system.messages import UserError
 
@@ -59,12 +69,11 @@ SECOND = [27.1, 22.0, 20.8, 23.4, 23.4, 23.5, 25.8, 22.0, 24.8, 20.2, 21.9, 22.1
 def test_welchs_test_of_a_published_example():
     """Equal sizes, variances 7.9 and 3.8: t = -2.46, 25 degrees, p = 0.021."""
     found = compare_means(FIRST, SECOND)
-    assert (round(found.t, 2), round(found.degrees, 1), round(found.p, 3)) == (-2.46, 25.0, 0.021)
+    assert (round(found.degrees, 1), round(found.p, 3)) == (25.0, 0.021)
     assert found.value == pytest.approx(sum(FIRST) / 15 - sum(SECOND) / 15)
-    # With equal variances: the same t, for the sizes are equal, and 28 degrees.
-    assert found.p_equal == pytest.approx(integrate(found.t, 28), rel=1e-8)
+    assert found.p == pytest.approx(integrate(-2.455, found.degrees), rel=2e-3)
     # The interval ends at 0 where p is 0.05.
-    assert found.margin == pytest.approx(abs(found.value / found.t) * 2.060, rel=2e-3)
+    assert found.margin == pytest.approx(abs(found.value) / 2.455 * 2.060, rel=2e-3)
 
 
 def test_repeats_that_agree_and_single_ones():
@@ -78,10 +87,44 @@ def test_repeats_that_agree_and_single_ones():
     assert (three.value, three.deviation) == (2.0, 1.0) and three.margin == pytest.approx(4.3027 / 3**0.5, rel=1e-4)
 
 
-def test_students_test_by_hand():
-    """Means 2 and 5, sums of squares 2 and 2, 2 + 1 degrees: t = -3 / sqrt(4 / 3 * (1 / 3 + 1 / 2)) = -2.846."""
-    found = compare_means([1.0, 2.0, 3.0], [4.0, 6.0])
-    assert found.p_equal == pytest.approx(integrate(-3 / (4 / 3 * 5 / 6) ** 0.5, 3), rel=1e-8)
+def test_a_known_spread_makes_a_normal_test():
+    """A standard deviation of 3: the error of a difference of means of 3 and 2 is 3 * sqrt(1 / 3 + 1 / 2)."""
+    found = compare_means([1.0, 2.0, 3.0], [4.0, 6.0], Spread(9.0, math.inf))
+    z = 3 / (9 * 5 / 6) ** 0.5
+    assert (found.value, found.p) == (-3.0, pytest.approx(math.erfc(z / 2**0.5), rel=1e-12))
+    assert found.margin == pytest.approx(1.959964 * 3 / z, rel=1e-6)
+
+
+def test_a_prior_counts_by_its_degrees():
+    assert moderate(Spread(4.0, 2), Spread(1.0, 6)) == Spread(14 / 8, 8)
+    assert (
+        moderate(Spread(4.0, 2), None) == Spread(4.0, 2)
+        and moderate(Spread(4.0, 2), Spread(1.0, math.inf)).variance == 1
+    )
+    assert find_spread([1.0, 3.0]) == Spread(2.0, 1)
+
+
+def test_a_weighted_sum_by_hand():
+    """The interaction 10 - 6 - 5 + 2 = 1; variances 2 of four groups of 2, 4, 2 and 2 repeats."""
+    groups = [(1.0, [9.0, 11.0]), (-1.0, [5.0, 5.0, 7.0, 7.0]), (-1.0, [4.0, 6.0]), (1.0, [1.0, 3.0])]
+    found = check_sum(groups)
+    parts = [1.0, 1 / 3, 1.0, 1.0]
+    degrees = sum(parts) ** 2 / (1 + (1 / 3) ** 2 / 3 + 1 + 1)
+    assert (found.value, found.degrees) == (1.0, pytest.approx(degrees))
+    assert found.p == pytest.approx(integrate(1 / sum(parts) ** 0.5, degrees), rel=1e-8)
+    assert check_sum([*groups, (1.0, [0.0])]) is None
+
+
+def test_a_shared_spread_is_pooled_where_groups_agree_and_wide_where_they_do_not():
+    alike = [Spread(2.0, 2), Spread(1.0, 2), Spread(1.5, 10)]
+    assert share_spread(alike) == Spread(pytest.approx(21 / 14), math.inf)
+    assert share_spread([Spread(0.0, 2)]) is None
+    # Draws of 5 * F(4, 6): sums of exponentials are chi-squared with even degrees.
+    random = Random(0)
+    ratios = [sum(random.expovariate(1) for _ in range(2)) / 2 / (sum(random.expovariate(1) for _ in range(3)) / 3)
+              for _ in range(2000)]  # fmt: skip
+    found = share_spread([Spread(5 * each, 4) for each in ratios])
+    assert 5 < found.degrees < 7 and 4.6 < found.variance < 5.4
 
 
 def test_holms_correction_by_hand():

@@ -391,6 +391,7 @@ def test_lengths_measures_runs_at_each_length_once(tmp_path):
     found = parse_result(started)
     assert list(found) == ["rotary", "learned_positions"]
     assert all(4 < value < 9 for row in found.values() for value in row["value"].values())
+    assert all(row["value"]["256/128"] != row["value"]["512"] for row in found.values())
     # Without the runs nothing can be measured again, and a new run would have a folder.
     for name in found:
         shutil.rmtree(tmp_path / "runs" / name)

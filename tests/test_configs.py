@@ -19,6 +19,7 @@ BASES = sorted(file for file in (CONFIGS / "language").glob("*.yaml") if file !=
 OVERLAYS = sorted(file for folder in ("variants", "trainer") for file in (CONFIGS / folder).glob("*.yaml"))
 VARIANTS = [file for file in OVERLAYS if file.parent.name == "variants"]
 QUICKSTART = CONFIGS / "language" / "quickstart.yaml"
+ABLATION = CONFIGS / "language" / "ablation_base.yaml"
 
 
 TRANSLATION = sorted((CONFIGS / "translation").glob("*.yaml"))
@@ -78,6 +79,16 @@ def merge(*configs: dict) -> dict:
             both = both and value.get("class_path", before.get("class_path")) == before.get("class_path")
             result[key] = merge(before, value) if both else value
     return result
+
+
+@pytest.mark.parametrize(
+    "name", ["deep_embed", "feed_forward_cycle", "layerwise_feed_forward", "mixture_of_experts", "nested_mlp"]
+)
+def test_an_overlay_that_holds_feedforwards_keeps_the_activation(name, capsys):
+    """Else an ablation would compare activations too."""
+    main(["fit", "-c", str(ABLATION), "-c", str(CONFIGS / f"variants/{name}.yaml"), "--print_config"])
+    config = capsys.readouterr().out
+    assert "ReLUSquared" in config and "GELU" not in config
 
 
 @pytest.mark.parametrize("overlay", VARIANTS, ids=lambda file: file.stem)

@@ -29,7 +29,7 @@ def add_options(parser: ArgumentParser) -> None:
         "--probes", nargs="+", metavar="FILE", default=[], help="configs of small tasks, each a column: probes/*.yaml"
     )
     parser.add_argument(
-        "--probe_metric", default="test/token_accuracy", help="metric of the probes (default: test/token_accuracy)"
+        "--probe_metric", default="val/exact_match", help="metric of the probes (default: val/exact_match)"
     )
     parser.add_argument("--workers", type=int, default=1, help="runs at the same time, each in a process (default: 1)")
     parser.add_argument("--threads", type=int, help="threads of a run (default: the cores divided by --workers)")

@@ -1,4 +1,4 @@
-"""Means of repeated runs: intervals, Welch's t-test, and Holm's correction for several tests."""
+"""Means of repeated runs: intervals, tests of their differences, and Holm's correction for several tests."""
 
 import math
 from collections.abc import Sequence
@@ -30,28 +30,33 @@ class Mean:
 
 
 @dataclass(frozen=True)
-class Difference:
-    """Difference between the means of two groups of repeats.
-
-    Welch's test asks whether the means differ, whatever the variances. Of three repeats it knows the variance badly, so
-    that few differences pass it after a correction for many rows. Student's test takes the variances as equal, as they
-    are if nothing was changed, and so asks whether the groups differ at all.
+class Spread:
+    """Variance of single runs, as far as it is known.
 
     Args:
-        value: the first mean minus the second.
-        margin: half the width of its 95 % interval, by Welch's test.
-        t: the difference in standard errors, by Welch's test.
-        p: probability of a difference at least as large if there is none, two-sided, by Welch's test.
-        degrees: degrees of freedom of Welch's test.
-        p_equal: the probability by Student's test, with equal variances.
+        variance: the variance.
+        degrees: its degrees of freedom; infinite = it is known exactly.
+    """
+
+    variance: float
+    degrees: float
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Difference between means of groups of repeats.
+
+    Args:
+        value: the difference.
+        margin: half the width of its 95 % interval.
+        p: probability of a difference at least as large if there is none, two-sided.
+        degrees: degrees of freedom of the test.
     """
 
     value: float
     margin: float
-    t: float
     p: float
     degrees: float
-    p_equal: float
 
 
 def average(values: Sequence[float]) -> Mean:
@@ -63,31 +68,54 @@ def average(values: Sequence[float]) -> Mean:
     return Mean(fmean(values), margin, deviation, len(values))
 
 
-def compare_means(first: Sequence[float], second: Sequence[float]) -> Difference | None:
-    """Compare two groups of repeats, whose variances may differ; None if one has fewer than two repeats.
+def find_spread(values: Sequence[float]) -> Spread:
+    """Return the spread of at least two repeats as they alone show it."""
+    return Spread(variance(values), len(values) - 1)
+
+
+def compare_means(first: Sequence[float], second: Sequence[float], prior: Spread | None = None) -> Difference | None:
+    """Return the first mean minus the second, and test whether it is 0; None if one has fewer than two repeats.
+
+    See `check_sum` for the prior.
+    """
+    return check_sum([(1.0, first), (-1.0, second)], prior)
+
+
+def check_sum(groups: Sequence[tuple[float, Sequence[float]]], prior: Spread | None = None) -> Difference | None:
+    """Return a weighted sum of means, and test whether it is 0; None if a group has fewer than two repeats.
+
+    Without a prior each group's variance is that of its own repeats, so that a test of two groups is Welch's.
+
+    Args:
+        groups: for each group its weight in the sum, and its repeats.
+        prior: what the spreads of many groups together say of one, by which each variance is moderated.
 
     Welch, 1947: The generalization of "Student's" problem when several different population variances are involved.
+    Smyth, 2004: Linear models and empirical Bayes methods for assessing differential expression in microarray
+    experiments.
     """
-    if min(len(first), len(second)) < 2:
+    if any(len(values) < 2 for _, values in groups):
         return None
-    parts = [variance(each) / len(each) for each in (first, second)]
-    value, error = fmean(first) - fmean(second), math.sqrt(sum(parts))
+    value = math.fsum(weight * fmean(values) for weight, values in groups)
+    spreads = [moderate(find_spread(values), prior) for _, values in groups]
+    parts = [weight**2 * each.variance / len(values) for (weight, values), each in zip(groups, spreads, strict=True)]
+    error = math.sqrt(sum(parts))
     if not error:
         # All repeats agree.
-        t, p = (math.copysign(math.inf, value), 0.0) if value else (0.0, 1.0)
-        return Difference(value, 0.0, t, p, math.inf, p)
-    weights = (part**2 / (len(each) - 1) for part, each in zip(parts, (first, second), strict=True))
-    degrees = sum(parts) ** 2 / sum(weights)
-    margin = find_quantile(CONFIDENCE, degrees) * error
-    pooled = _pool_error(first, second)
-    p, p_equal = find_p_value(value / error, degrees), find_p_value(value / pooled, len(first) + len(second) - 2)
-    return Difference(value, margin, value / error, p, degrees, p_equal)
+        return Difference(value, 0.0, 0.0 if value else 1.0, math.inf)
+    weights = math.fsum(part**2 / each.degrees for part, each in zip(parts, spreads, strict=True))
+    degrees = sum(parts) ** 2 / weights if weights else math.inf
+    return Difference(value, find_quantile(CONFIDENCE, degrees) * error, find_p_value(value / error, degrees), degrees)
 
 
-def _pool_error(first: Sequence[float], second: Sequence[float]) -> float:
-    """Return the standard error of a difference of means whose variances are equal."""
-    squares = sum((len(each) - 1) * variance(each) for each in (first, second))
-    return math.sqrt(squares / (len(first) + len(second) - 2) * (1 / len(first) + 1 / len(second)))
+def moderate(spread: Spread, prior: Spread | None) -> Spread:
+    """Return a spread in which a prior counts by its degrees of freedom."""
+    if prior is None or not prior.degrees:
+        return spread
+    if math.isinf(prior.degrees):
+        return prior
+    degrees = spread.degrees + prior.degrees
+    return Spread((spread.degrees * spread.variance + prior.degrees * prior.variance) / degrees, degrees)
 
 
 def correct_for_number(p_values: Sequence[float]) -> list[float]:

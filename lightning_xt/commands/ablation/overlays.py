@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatch
+from glob import glob
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from lightning_xt.commands.options.config_files import read_config
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.models.encoder import Encoder
 from lightning_xt.system.messages import UserError
-from lightning_xt.system.shipped_configs import explain_missing_config, find_config, list_configs
+from lightning_xt.system.shipped_configs import LISTED, explain_missing_config, find_config, list_configs
 
 JOINED = " + "
 OWNERS = {"decoder": Decoder, "encoder": Encoder}
@@ -35,6 +36,8 @@ def read_variants(names: Sequence[str], size: int) -> tuple[Variant, ...]:
     for file in _list_files(names):
         if file.stem == BASE:
             raise UserError(f"ablate --variants {file}: {BASE} is the name of the base; rename the file")
+        if JOINED in file.stem:
+            raise UserError(f"ablate --variants {file}: '{JOINED}' joins the names of a combination; rename the file")
         if (other := files.setdefault(file.stem, file)) != file:
             raise UserError(
                 f"ablate --variants: {other} and {file} are two overlays of one name, {file.stem}, by which rows are "
@@ -64,11 +67,17 @@ def read_text(file: Path) -> ConfigText:
 
 
 def _list_files(names: Sequence[str]) -> Iterator[Path]:
+    """Yield the files of names and patterns; those of the current folder come before shipped ones, as for -c."""
     for name in names:
-        shipped = list_configs() if any(each in name for each in "*?[") else {}
+        if not any(each in name for each in "*?["):
+            yield find_config(name)
+            continue
         pattern = name.removeprefix("configs/")
-        found = [file for known, file in shipped.items() if fnmatch(known, pattern)]
-        yield from found or [find_config(name)]
+        shipped = (known for known in list_configs() if fnmatch(known, pattern))
+        found = sorted(map(Path, glob(name))) or [find_config(known) for known in shipped]
+        if not found:
+            raise UserError(f"ablate: {name} matches no file here and no shipped config; check it ({LISTED})")
+        yield from found
 
 
 def _combine(group: Sequence[Variant]) -> Variant:
@@ -82,6 +91,8 @@ def _combine(group: Sequence[Variant]) -> Variant:
     error = None
     if lost := sorted({leaf for each in options for leaf in _list_leaves(each) if leaf not in kept}):
         error = f"{' and '.join(parts)} choose the same option: there is no room for {' and '.join(lost)}"
+    elif joined in options:
+        error = f"{' and '.join(parts)} together are only {parts[options.index(joined)]}"
     text = f"# {name}.\n{yaml.safe_dump(joined, sort_keys=False)}"
     return Variant(name, text, parts, error)
 
@@ -96,7 +107,7 @@ def _join(first: Mapping[str, Any], second: Mapping[str, Any], owner: type | Non
         if isinstance(before, Mapping) and isinstance(value, Mapping):
             value = _join(before, value, OWNERS.get(name))
         elif isinstance(before, list) and isinstance(value, list):
-            value = before + value
+            value = before + [each for each in value if each not in before]
         joined[name] = value
     return joined
 

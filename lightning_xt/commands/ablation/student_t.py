@@ -12,6 +12,9 @@ def find_p_value(t: float, degrees: float) -> float:
     """Return the probability of a value at least as far from 0 on either side."""
     if math.isinf(t):
         return 0.0
+    if math.isinf(degrees):
+        # The normal distribution.
+        return math.erfc(abs(t) / math.sqrt(2))
     return regularized_beta(degrees / (degrees + t * t), degrees / 2, 0.5)
 
 

@@ -53,9 +53,16 @@ def _describe_tests(results: StudyResults, rows: list[StudyRow]) -> Iterator[str
         yield "With one seed no interval is claimed, and no row is said to be better or worse."
     elif tested:
         yield (
-            "p is Welch's, of equal means; p with equal spread is Student's, of no difference at all. Both are "
-            f"corrected for the number of rows, {tested}, by Holm's method. A row is better or worse if the first is "
-            f"below {SIGNIFICANT}, likely so if only the second is, and otherwise within the noise."
+            "p is Welch's, by the spread of the row's own repeats; p with shared spread takes that of the other rows "
+            f"into account. Both are corrected for the number of rows, {tested}, by Holm's method. A row is better or "
+            f"worse if the first is below {SIGNIFICANT}, likely so if only the second is, and otherwise within the "
+            "noise."
+        )
+    if any(row.interaction is not None for row in rows):
+        yield (
+            "Interaction: a combination's difference from the base beyond the sum of its parts' differences; below 0 "
+            f"it is better than they promise. One marked * has a p with shared spread below {SIGNIFICANT}, corrected "
+            "for the number of combinations."
         )
 
 
@@ -89,6 +96,6 @@ def _describe_choices(results: StudyResults) -> Iterator[str]:
     if plan.probes:
         yield (
             f"Probes: {plan.probe_metric} of the models of {', '.join(each.path for each in plan.probes)}, the mean of "
-            f"the seeds. + is better than the base and - worse, where Student's p is below {SIGNIFICANT} after Holm's "
-            "correction for the rows."
+            f"the seeds. + is better than the base and - worse, where p with shared spread is below {SIGNIFICANT}, "
+            "corrected for the number of rows."
         )

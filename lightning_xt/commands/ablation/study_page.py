@@ -5,7 +5,7 @@ from html import escape
 from pathlib import Path
 
 from lightning_xt.commands.ablation.study_description import describe_study
-from lightning_xt.commands.ablation.study_results import NOISE, RATIOS, StudyResults, StudyRow
+from lightning_xt.commands.ablation.study_results import NOISE, RATIOS, SAME, StudyResults, StudyRow
 from lightning_xt.commands.ablation.study_tables import format_row, list_columns
 
 PAGE = Path(__file__).with_name("study_page.html")
@@ -16,16 +16,17 @@ CLASSES = {
     "likely worse": "likely-worse",
     "worse": "worse",
     "the base": "base",
+    SAME: "same",
 }
 """Classes of rows by their verdicts."""
-OTHERS = "others"
-"""Class of rows that say nothing yet, or have failed."""
+FAILED, OPEN = "failed", "open"
+"""Classes of rows that have failed, and of those that say nothing yet."""
 
 
 def format_page(results: StudyResults, rows: list[StudyRow]) -> str:
     """Return the page."""
     columns = list_columns(results)
-    kinds = (*CLASSES.items(), ("others", OTHERS))
+    kinds = (*CLASSES.items(), ("failed", FAILED), ("not finished", OPEN))
     found = {
         "facts": "\n".join(f"<li>{escape(line)}</li>" for line in describe_study(results, rows)),
         "choices": "".join(f'<option value="{kind}">{escape(name)}</option>' for name, kind in kinds),
@@ -44,7 +45,8 @@ def _format_row(row: StudyRow, results: StudyResults, columns: list[str]) -> str
         more = f"<small>{escape(row.summary)}</small>" if name == "variant" and row.summary else ""
         kind = ' class="verdict"' if name == "verdict" else ""
         cells.append(f'<td{kind} data-key="{escape("" if key is None else str(key))}">{escape(text)}{more}</td>')
-    return f'<tr class="{CLASSES.get(row.verdict, OTHERS)}">{"".join(cells)}</tr>'
+    other = FAILED if row.verdict.startswith("failed") else OPEN
+    return f'<tr class="{CLASSES.get(row.verdict, other)}">{"".join(cells)}</tr>'
 
 
 def _list_keys(row: StudyRow) -> dict[str, float | str | None]:
@@ -54,9 +56,9 @@ def _list_keys(row: StudyRow) -> dict[str, float | str | None]:
         "bits per byte": mean,
         "nats a token": mean,
         "against base": None if row.difference is None else row.difference.value,
-        "sum of parts": row.parts_sum,
+        "interaction": None if row.interaction is None else row.interaction.value,
         "p": row.p,
-        "p, equal spread": row.p_equal,
+        "p, shared spread": row.p_shared,
         "by seconds": row.by_seconds,
         "by bytes": row.by_bytes,
         "learning rate": row.rate,

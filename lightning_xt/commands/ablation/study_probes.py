@@ -9,7 +9,9 @@ from lightning_xt.commands.ablation.mean_tests import (
     average,
     compare_means,
     correct_for_number,
+    find_spread,
 )
+from lightning_xt.commands.ablation.shared_spread import share_spread
 from lightning_xt.commands.ablation.study_folder import StudyFolder
 from lightning_xt.commands.ablation.study_plan import BASE, Run, StudyPlan
 
@@ -23,7 +25,7 @@ class ProbeCell:
 
     Args:
         mean: mean of its repeats. None = there is none.
-        p: p-value of no difference from the base by Student's test, corrected. None = it is not tested.
+        p: p-value of no difference from the base with the spread that variants share, corrected. None = not tested.
         is_better: whether the mean is better than the base's.
         error: why a run failed. None = none has.
     """
@@ -51,8 +53,9 @@ def build_cells(plan: StudyPlan, folder: StudyFolder, probe: str) -> dict[str, P
         failed = [str(each["error"]) for each in found if each and "error" in each]
         errors |= {name: failed[0]} if failed else {}
     whole = [name for name in names[1:] if name not in errors and len(values[name]) == plan.seeds]
-    tests = {name: test for name in whole if (test := compare_means(values[name], values[BASE])) is not None}
-    corrected = dict(zip(tests, correct_for_number([test.p_equal for test in tests.values()]), strict=True))
+    spread = share_spread([find_spread(values[name]) for name in names if len(values[name]) > 1])
+    tests = {name: test for name in whole if (test := compare_means(values[name], values[BASE], spread)) is not None}
+    corrected = dict(zip(tests, correct_for_number([test.p for test in tests.values()]), strict=True))
     sign = -1 if plan.probe_metric.endswith(LOWER) else 1
     better = {name: sign * test.value > 0 for name, test in tests.items()}
     return {name: _make_cell(values[name], corrected, better, errors, name) for name in names}

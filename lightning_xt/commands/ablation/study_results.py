@@ -11,16 +11,20 @@ from lightning_xt.commands.ablation.mean_tests import (
     SIGNIFICANT,
     Difference,
     Mean,
+    Spread,
     average,
+    check_sum,
     compare_means,
     correct_for_number,
+    find_spread,
 )
+from lightning_xt.commands.ablation.shared_spread import share_spread
 from lightning_xt.commands.ablation.study_folder import StudyFolder
 from lightning_xt.commands.ablation.study_plan import BASE, HALF, TUNING_SEED, Run, StudyPlan, Variant
 from lightning_xt.commands.ablation.study_probes import ProbeCell, build_cells
 from lightning_xt.system.messages import UserError
 
-NOISE = "within the noise"
+NOISE, SAME = "within the noise", "the same as the base"
 RATIOS = ("time", "parameters", "memory", "flops")
 """Costs of a row, in multiples of the base's."""
 
@@ -37,13 +41,14 @@ class StudyRow:
         mean: their mean. None = there is none.
         difference: difference of the mean from the base's. None = it is not tested.
         p: its p-value by Welch's test, corrected for the number of rows.
-        p_equal: that by Student's test, corrected.
+        p_shared: that with the spread that all rows share, corrected.
+        interaction: difference of a combination from the base beyond the sum of its parts' differences.
+        p_interaction: its p-value, corrected for the number of combinations.
         by_seconds: estimated metric after as many seconds as the base is trained for. None = unknown.
         by_bytes: estimated metric after as many bytes.
         steps: steps of each repeat.
         rate: the tuned learning rate. None = its own.
         at_end: whether that is the first or last of those tried.
-        parts_sum: sum of the differences of the parts of a combination.
         ratios: costs in multiples of the base's.
         costs: costs by themselves.
         probes: results on probes, by their names.
@@ -56,13 +61,14 @@ class StudyRow:
     mean: Mean | None = None
     difference: Difference | None = None
     p: float | None = None
-    p_equal: float | None = None
+    p_shared: float | None = None
+    interaction: Difference | None = None
+    p_interaction: float | None = None
     by_seconds: float | None = None
     by_bytes: float | None = None
     steps: int | None = None
     rate: float | None = None
     at_end: bool = False
-    parts_sum: float | None = None
     ratios: Mapping[str, float | None] = field(default_factory=dict)
     costs: Mapping[str, Any] = field(default_factory=dict)
     probes: Mapping[str, ProbeCell] = field(default_factory=dict)
@@ -152,11 +158,10 @@ class StudyResults:
         """Return the row of the base, then those of the variants, the best first; those without a result last."""
         base = self._build_row(Variant(BASE, ""))
         rows = [self._build_row(each) for each in self.plan.variants]
-        tested = [row for row in rows if row.difference is not None and not row.verdict]
-        judged = _correct(tested)
+        spread = share_row_spread([base, *rows])
+        judged = _correct([row for row in rows if row.difference is not None and not row.verdict], base, spread)
         rows = [_judge(row, *judged.get(row.name, (None, None))) for row in rows]
-        by_name = {row.name: row for row in rows}
-        rows = [_add_parts(row, variant, by_name) for row, variant in zip(rows, self.plan.variants, strict=True)]
+        rows = _add_interactions(rows, base, self.plan.variants, spread)
         cells = {each.name: build_cells(self.plan, self.folder, each.name) for each in self.plan.probes}
         base, *rows = (
             replace(row, probes={probe: found[row.name] for probe, found in cells.items()}) for row in (base, *rows)
@@ -179,13 +184,13 @@ class StudyResults:
             "steps": self.count_steps(name),
             "rate": rate,
             "at_end": len(tried) > 1 and rate in (min(tried), max(tried)),
-            "costs": costs,
+            "costs": self.cost(name),
             "ratios": dict.fromkeys(RATIOS, 1.0) if name == BASE else self._compare_costs(costs),
         }
         wanted = self.plan.most_repeats if name == BASE else self.plan.seeds
         if name != BASE and values and values.items() <= self.list_values(BASE).items():
             # Such as an overlay that chooses what the base has.
-            row["verdict"] = "the same as the base"
+            row["verdict"] = SAME
         elif len(values) < wanted:
             row["verdict"] = f"not finished: {len(values)} of {wanted} runs"
         if values:
@@ -240,27 +245,43 @@ class StudyResults:
         return fallen / math.log(steps / (steps // HALF))
 
 
-def _correct(rows: Sequence[StudyRow]) -> dict[str, tuple[float, float]]:
+def share_row_spread(rows: Sequence[StudyRow]) -> Spread | None:
+    """Return the spread of single runs that the rows share; None if no row shows one."""
+    return share_spread([find_spread(row.values) for row in rows if len(row.values) > 1])
+
+
+def _correct(rows: Sequence[StudyRow], base: StudyRow, spread: Spread | None) -> dict[str, tuple[float, float]]:
     """Return the p-values of rows by both tests, corrected for their number."""
-    differences = [row.difference for row in rows if row.difference is not None]
-    p, p_equal = (correct_for_number([getattr(each, name) for each in differences]) for name in ("p", "p_equal"))
-    return {row.name: both for row, both in zip(rows, zip(p, p_equal, strict=True), strict=True)}
+    own, shared = (
+        correct_for_number([each.p for row in rows if (each := compare_means(row.values, base.values, prior))])
+        for prior in (None, spread)
+    )
+    return {row.name: both for row, both in zip(rows, zip(own, shared, strict=True), strict=True)}
 
 
-def _judge(row: StudyRow, p: float | None, p_equal: float | None) -> StudyRow:
+def _judge(row: StudyRow, p: float | None, p_shared: float | None) -> StudyRow:
     """Return a row with its verdict, from its corrected p-values."""
     if row.verdict or row.mean is None:
         return row
-    if row.difference is None or p is None or p_equal is None:
+    if row.difference is None or p is None or p_shared is None:
         return replace(row, verdict="one seed: no interval is claimed")
     verdict = "better" if row.difference.value < 0 else "worse"
     if p >= SIGNIFICANT:
-        verdict = NOISE if p_equal >= SIGNIFICANT else f"likely {verdict}"
-    return replace(row, verdict=verdict, p=p, p_equal=p_equal)
+        verdict = NOISE if p_shared >= SIGNIFICANT else f"likely {verdict}"
+    return replace(row, verdict=verdict, p=p, p_shared=p_shared)
 
 
-def _add_parts(row: StudyRow, variant: Variant, rows: Mapping[str, StudyRow]) -> StudyRow:
-    """Return the row of a combination with the sum of the differences of its parts."""
-    differences = [each.difference for part in variant.parts if (each := rows[part])]
-    known = [each.value for each in differences if each is not None]
-    return replace(row, parts_sum=sum(known)) if known and len(known) == len(differences) else row
+def _add_interactions(
+    rows: Sequence[StudyRow], base: StudyRow, variants: Sequence[Variant], spread: Spread | None
+) -> list[StudyRow]:
+    """Return the rows, those of combinations with what they gain or lose beyond the sum of their parts."""
+    by_name, found = {row.name: row for row in rows}, {}
+    for variant in variants:
+        row, parts = by_name[variant.name], [by_name[part].values for part in variant.parts]
+        if parts and row.p is not None:
+            # Their differences from the base, whose weight is 1 less for each.
+            weighted = [(1.0, row.values), *((-1.0, each) for each in parts), (len(parts) - 1.0, base.values)]
+            if (test := check_sum(weighted, spread)) is not None:
+                found[row.name] = test
+    corrected = dict(zip(found, correct_for_number([test.p for test in found.values()]), strict=True))
+    return [replace(row, interaction=found.get(row.name), p_interaction=corrected.get(row.name)) for row in rows]

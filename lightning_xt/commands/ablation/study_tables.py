@@ -5,7 +5,7 @@ import io
 from collections.abc import Mapping
 from typing import Any
 
-from lightning_xt.commands.ablation.mean_tests import Mean
+from lightning_xt.commands.ablation.mean_tests import SIGNIFICANT, Difference, Mean
 from lightning_xt.commands.ablation.study_description import describe_study, has_column
 from lightning_xt.commands.ablation.study_probes import ProbeCell
 from lightning_xt.commands.ablation.study_results import RATIOS, StudyResults, StudyRow
@@ -20,7 +20,7 @@ def list_columns(results: StudyResults) -> list[str]:
     unit = UNITS[results.metric]
     kinds = [f"by {kind}" for kind in ("seconds", "bytes") if has_column(results, kind)]
     tuned = ["learning rate"] if results.plan.rates else []
-    combined = ["sum of parts"] if any(each.parts for each in results.plan.variants) else []
+    combined = ["interaction"] if any(each.parts for each in results.plan.variants) else []
     probes = [f"on {each.name}" for each in results.plan.probes]
     return [
         "variant",
@@ -28,7 +28,7 @@ def list_columns(results: StudyResults) -> list[str]:
         "against base",
         *combined,
         "p",
-        "p, equal spread",
+        "p, shared spread",
         "verdict",
         *kinds,
         *RATIOS,
@@ -39,14 +39,13 @@ def list_columns(results: StudyResults) -> list[str]:
 
 def format_row(row: StudyRow, results: StudyResults) -> list[str]:
     """Return the texts of a row's columns."""
-    difference = row.difference
     found = {
         "variant": row.name,
         UNITS[results.metric]: _format_mean(row.mean),
-        "against base": UNKNOWN if difference is None else f"{difference.value:+.4f} ± {difference.margin:.4f}",
-        "sum of parts": UNKNOWN if row.parts_sum is None else f"{row.parts_sum:+.4f}",
+        "against base": _format_difference(row.difference),
+        "interaction": _format_difference(row.interaction) + _mark(row.p_interaction),
         "p": UNKNOWN if row.p is None else _format_p(row.p),
-        "p, equal spread": UNKNOWN if row.p_equal is None else _format_p(row.p_equal),
+        "p, shared spread": UNKNOWN if row.p_shared is None else _format_p(row.p_shared),
         "verdict": row.verdict,
         "by seconds": _format_number(row.by_seconds, ".4f"),
         "by bytes": _format_number(row.by_bytes, ".4f"),
@@ -98,7 +97,7 @@ def format_json(results: StudyResults, rows: list[StudyRow]) -> str:
 
 def collect_row(row: StudyRow) -> dict[str, Any]:
     """Return a row as plain values."""
-    mean, difference = row.mean, row.difference
+    mean, difference, interaction = row.mean, row.difference, row.interaction
     return {
         "variant": row.name,
         "summary": row.summary,
@@ -110,12 +109,13 @@ def collect_row(row: StudyRow) -> dict[str, Any]:
         "difference": difference and difference.value,
         "difference_margin": difference and difference.margin,
         "p": difference and difference.p,
-        "p_equal": difference and difference.p_equal,
         "p_corrected": row.p,
-        "p_equal_corrected": row.p_equal,
+        "p_shared_corrected": row.p_shared,
         "by_seconds": row.by_seconds,
         "by_bytes": row.by_bytes,
-        "parts_sum": row.parts_sum,
+        "interaction": interaction and interaction.value,
+        "interaction_margin": interaction and interaction.margin,
+        "interaction_p_corrected": row.p_interaction,
         "steps": row.steps,
         "learning_rate": row.rate,
         "learning_rate_at_end": row.at_end,
@@ -146,6 +146,15 @@ def _format_mean(mean: Mean | None) -> str:
     if mean is None:
         return UNKNOWN
     return f"{mean.value:.4f}" if mean.margin is None else f"{mean.value:.4f} ± {mean.margin:.4f}"
+
+
+def _format_difference(difference: Difference | None) -> str:
+    return UNKNOWN if difference is None else f"{difference.value:+.4f} ± {difference.margin:.4f}"
+
+
+def _mark(p: float | None) -> str:
+    """Return a mark of what is more than noise."""
+    return " *" if p is not None and p < SIGNIFICANT else ""
 
 
 def _format_number(value: float | None, form: str) -> str:
