@@ -84,11 +84,11 @@ def compare_means(first: Sequence[float], second: Sequence[float], prior: Spread
 def check_sum(groups: Sequence[tuple[float, Sequence[float]]], prior: Spread | None = None) -> Difference | None:
     """Return a weighted sum of means, and test whether it is 0; None if a group has fewer than two repeats.
 
-    Without a prior each group's variance is that of its own repeats, so that a test of two groups is Welch's.
+    Without a prior each group's variance is that of its repeats, so that a test of two groups is Welch's.
 
     Args:
         groups: for each group its weight in the sum, and its repeats.
-        prior: what the spreads of many groups together say of one, by which each variance is moderated.
+        prior: a spread that is known from many groups, by which each variance is moderated.
 
     Welch, 1947: The generalization of "Student's" problem when several different population variances are involved.
     Smyth, 2004: Linear models and empirical Bayes methods for assessing differential expression in microarray

@@ -36,7 +36,7 @@ def share_spread(spreads: Sequence[Spread]) -> Spread | None:
 
 
 def _weigh(spreads: Sequence[Spread], degrees: float, log_variance: float) -> float:
-    """Return the log-likelihood of s, given d: variances over s have F distributions. Constants are left out."""
+    """Return the log-likelihood of s, given d: variances over s have F distributions. Constants are omitted."""
     scale = degrees * math.exp(log_variance)
     total = 0.0
     for each in spreads:
@@ -46,7 +46,7 @@ def _weigh(spreads: Sequence[Spread], degrees: float, log_variance: float) -> fl
 
 
 def _weigh_equal(spreads: Sequence[Spread], variance: float) -> float:
-    """Return the log-likelihood of one variance of all groups; the same constants are left out."""
+    """Return the log-likelihood of one variance of all groups; the same constants are omitted."""
     halves = ((each.degrees / 2, each.degrees * each.variance / (2 * variance)) for each in spreads)
     return math.fsum(half * math.log(ratio) - ratio for half, ratio in halves)
 
