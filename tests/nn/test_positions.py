@@ -418,7 +418,7 @@ def test_path_reflects_each_key_by_the_tokens_after_it(kv_heads: int) -> None:
     position, x = PaTH(sizes).double(), torch.randn(1, 6, 13, dtype=torch.float64)
     q, k = torch.randn(2, 1, 2, 6, 3, dtype=torch.float64).unbind()
     where = sequence(6)
-    added = position.pairwise(q @ k.mT, q, k, where, position.prepare(x, where, None, None, Trace()))
+    added = position.pairwise(q @ k.mT, q, k, where, position.prepare(x, where, None, None, Trace()), 3**-0.5)
     directions = (x @ position.to_direction.weight.T).view(6, kv_heads, 3)
     betas = 2 * position.to_beta(x)[0].sigmoid()
     for h in range(2):

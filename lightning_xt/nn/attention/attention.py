@@ -203,7 +203,7 @@ class Attention(Mixer):
         self.looking_back = find_looking_back(self.position, self.normalizer, score_mods)
         norms = {"qk_norm": self.q_norm, "k_norm": None if self.q_norm is not None else self.k_norm}
         check_projection(self.projection, norms, memory, self.score, self.position, value_mods, score_mods, output_mods)
-        check_scores(self.score, self.normalizer, self.position, self.projection)
+        check_scores(self.score, self.normalizer)
         check_own_values(self.projection, value_mods, output_mods)
         check_removals(output_mods)
 
