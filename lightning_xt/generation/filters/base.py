@@ -17,7 +17,7 @@ class Filter(ABC):
     """Change of logits: rescale them, or mask tokens by minus infinity; at least one token stays."""
 
     options: ClassVar[tuple[str, ...] | None] = None
-    """Attributes that decide all that the class does, which says so itself. None = each object may do something else."""
+    """Attributes that decide all that this class does, not a subclass. None = each object may do something else."""
 
     @abstractmethod
     def __call__(self, logits: Logits, history: History) -> Logits:
