@@ -157,7 +157,7 @@ def run_segments(
         return forward(tokens, lengths, inputs, None, trace)
     inputs = Inputs() if inputs is None else inputs
     states: list[Tensor] = []
-    traces: list[tuple[int, Trace]] = []
+    traces: list[tuple[int | Tensor, Trace]] = []
     memories = inputs.memories
     for start in range(0, n, length):
         stop = min(start + length, n)
@@ -166,14 +166,21 @@ def run_segments(
         real = None if lengths is None else (lengths - start).clamp(min=0, max=stop - start)
         made, found = forward(tokens[:, start:stop], real, cut, None, trace)
         states.append(made)
-        traces.append((stop - start, found))
-        memories = found.memories
+        traces.append((_count_tokens(cut, stop - start) if found.losses else 0, found))
+        memories, trace = found.memories, replace(trace, drawn=found.drawn)
     return torch.cat(states, dim=1), _join_traces(traces)
 
 
-def _join_traces(traces: Sequence[tuple[int, Trace]]) -> Trace:
-    """Join the traces of segments of given lengths: losses are means over tokens, hidden vectors those of the row."""
+def _count_tokens(inputs: Inputs, n: int) -> int | Tensor:
+    """Count the tokens of a segment that count in auxiliary losses of parts: n a row if all do."""
+    counted = inputs.find_counted(None if inputs.hidden_tokens is None else ~inputs.hidden_tokens)
+    return n if counted is None else counted.sum()
+
+
+def _join_traces(traces: Sequence[tuple[int | Tensor, Trace]]) -> Trace:
+    """Join the traces of segments of some tokens: losses are means over tokens, hidden vectors those of the row."""
     total, (_, last) = sum(n for n, _ in traces), traces[-1]
+    total = total.clamp(min=1) if isinstance(total, Tensor) else total
     hidden = None
     if last.hidden is not None:
         hidden = tuple(
