@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 GROWTH = 32
-"""Tokens by which the shapes of a static cache grow; slots beyond a row's end are read without effect.
+"""Tokens by which the shapes of a static cache grow; slots beyond a row's end are read too, but masked.
 
 On CUDA the shapes double instead: a graph is recorded for each, which costs more than to read empty slots.
 """

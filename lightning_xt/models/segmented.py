@@ -41,26 +41,20 @@ def run_stack(
     known = None if memories is None else memories if cache is not None else segments.hide(memories)
     around = surround_inputs(inputs, n, before, after, lengths, known, x.device)
     whole = None if lengths is None else before + lengths + after
-    if cache is None and before + after:
-        around_where = Where.from_sequence(
-            before + n + after, causal=True, inputs=around, lengths=whole, device=x.device
-        )
-    elif cache is None:
-        around_where = where
-    else:
-        if inputs.visible_prefix is not None:
-            offset = before or cache.stream.lengths - cache.tokens.lengths
-            around = replace(around, visible_prefix=inputs.visible_prefix + offset)
+    if cache is not None and inputs.visible_prefix is not None:
+        offset = before or cache.stream.lengths - cache.tokens.lengths
+        around = replace(around, visible_prefix=inputs.visible_prefix + offset)
+    around_where = where
+    if cache is not None:
         around_where = Where.from_cache(cache.stream, around)
+    elif before + after:
+        size = before + n + after
+        around_where = Where.from_sequence(size, causal=True, inputs=around, lengths=whole, device=x.device)
     if segments.adds_tokens:
         return _run_with_tokens(stack, segments, x, around_where, around, lengths, cache, trace, (before, after))
-    past = Past(
-        None if memories is None or not before else memories.vectors,
-        stack.attention_calls,
-        None if memories is None or not before else memories.embedded,
-        around_where,
-        around,
-    )
+    read = memories if before else None
+    vectors, embedded = (None, None) if read is None else (read.vectors, read.embedded)
+    past = Past(vectors, stack.attention_calls, embedded, around_where, around)
     states, trace = stack(x, where, inputs, replace(trace, reads=()), cache, past)
     if cache is not None or trace.reads is None:
         return states, trace

@@ -79,8 +79,8 @@ def _list_fields(inputs: Inputs) -> dict[str, Tensor]:
         raise ValueError("Inputs(keys_values=...) is for whole forwards; omit it to decode")
     if inputs.memories is not None:
         raise ValueError(
-            "Inputs(memories=...) is for forwards, not for requests; omit it, and begin the prompt with the tokens that "
-            "they hold"
+            "Inputs(memories=...) is for forwards, not for requests; omit it, and begin the prompt with the remembered "
+            "tokens"
         )
     named = {field.name: getattr(inputs, field.name) for field in fields(inputs)}
     return {name: value for name, value in named.items() if value is not None}

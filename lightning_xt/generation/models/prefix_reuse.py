@@ -71,8 +71,8 @@ class PrefixReuse(ModelWrapper):
         if self._reused:
             if inputs is not None:
                 raise ValueError(
-                    "the sequence has inputs besides its tokens, but none were announced, so tokens of another one were "
-                    "reused; give them to `expect`"
+                    "the sequence has inputs besides its tokens, but none were announced, so that a prefix was reused; "
+                    "give them to `expect`"
                 )
             tokens = tokens[:, self._reused :]
             lengths = None if lengths is None else lengths - self._reused

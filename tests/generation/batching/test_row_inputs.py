@@ -129,9 +129,7 @@ def test_soft_tokens_are_counted() -> None:
 
 def test_memories_are_refused() -> None:
     inputs = Inputs(memories=Memories((numbers(1, 2, 3),)))
-    rule = (
-        r"^Inputs\(memories=\.\.\.\) is for forwards, not for requests; omit it, and begin the prompt with the tokens"
-    )
+    rule = r"^Inputs\(memories=\.\.\.\) is for forwards, not for requests; omit it, and begin the prompt with the re"
     for read in (lambda: select_row(inputs, 0), lambda: stack_inputs([inputs])):
         with pytest.raises(ValueError, match=rule):
             read()
