@@ -272,7 +272,7 @@ class Attention(Mixer):
         )
 
     def _join_heads(self, out: Tensor, x: Tensor, own: Tensor | None, inputs: Inputs) -> Tensor:
-        """Change the gathered values of each head, and map all heads to the stream; `own` are the token's own values."""
+        """Change the gathered values of each head, and map all heads to the stream. `own`: values of the tokens."""
         for value_mod in reversed(cast(Sequence[ValueMod], self.value_mods)):
             out = value_mod.restore(out)
         if out.shape[0] < x.shape[0]:
