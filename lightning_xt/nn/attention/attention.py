@@ -182,7 +182,15 @@ class Attention(Mixer):
         scoring = self._prepare_scoring(call, prepared, inputs)
         backend = choose_backend(self.backend, self.supported_backends, scoring, x.device.type)
         out = self.projection.attend(q, keys, values, partial(attend, backend, scoring=scoring))
-        return self._join_heads(out, x, own, inputs), self._record(trace, scoring, k, v, inputs)
+        for value_mod in reversed(cast(Sequence[ValueMod], self.value_mods)):
+            out = value_mod.restore(out)
+        if out.shape[0] < x.shape[0]:
+            out = ungroup_queries(out, x.shape[0])
+        for mod in self.output_mods:
+            out = mod(out, x, own)
+        joined = out.transpose(1, 2).flatten(2)
+        out = self.to_out(joined) if self.output_projection is None else self.output_projection(joined, x, inputs)
+        return out, self._record(trace, scoring, k, v, inputs)
 
     def _check_parts(self) -> None:
         """Refuse parts that do not fit together."""
@@ -270,20 +278,6 @@ class Attention(Mixer):
             own_bias=own_bias,
             record=[] if wanted else None,
         )
-
-    def _join_heads(self, out: Tensor, x: Tensor, own: Tensor | None, inputs: Inputs) -> Tensor:
-        """Change the gathered values of each head, and map all heads to the stream. `own`: values of the tokens."""
-        for value_mod in reversed(cast(Sequence[ValueMod], self.value_mods)):
-            out = value_mod.restore(out)
-        if out.shape[0] < x.shape[0]:
-            out = ungroup_queries(out, x.shape[0])
-        for mod in self.output_mods:
-            out = mod(out, x, own)
-        joined = out.transpose(1, 2).flatten(2)
-        made: Tensor = (
-            self.to_out(joined) if self.output_projection is None else self.output_projection(joined, x, inputs)
-        )
-        return made
 
     @property
     def _adds_z_loss(self) -> bool:
