@@ -12,6 +12,7 @@ from functools import partial
 
 os.environ["LIGHTNING_XT_NO_SHAPE_CHECKS"] = "1"
 
+import pytest
 import torch
 
 import lightning_xt
@@ -28,6 +29,7 @@ from lightning_xt.core.keys_values import KeysValues
 from lightning_xt.core.where import Where
 from lightning_xt.nn.adapters.lora import LoRA
 from lightning_xt.nn.attention.kernels import flex, window_blocks
+from lightning_xt.nn.embeddings.learned_positions import LearnedPositions
 from lightning_xt.nn.links.base import Link
 from lightning_xt.nn.positions.base import PositionFactory
 from lightning_xt.nn.positions.forgetting import Forgetting
@@ -183,6 +185,18 @@ def check_adapters() -> None:
         torch.testing.assert_close(found[0], found[1], rtol=1e-9, atol=1e-10)
 
 
+@torch.no_grad()
+def check_tables() -> None:
+    """Check that documents may be longer together than a table of positions, but not alone."""
+    torch._dynamo.reset()
+    model = randomise(lambda: decoder(embeddings=[partial(LearnedPositions, max_length=4)]))
+    packed, single = (Inputs(documents=torch.tensor([[0] * 4 + [later] * 3] * 2)) for later in (1, 0))
+    compiled = torch.compile(model, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(TOKENS, inputs=packed), model(TOKENS, inputs=packed), rtol=1e-9, atol=1e-10)
+    with pytest.raises(RuntimeError, match="LearnedPositions has max_length 4, so positions are 0 to 3"):
+        compiled(TOKENS, inputs=single)
+
+
 def select(part: str, builds: dict[str, Build]) -> dict[str, Build]:
     """Select the builds of the sample, or a third of the others, by its number."""
     sampled = choose("compiles", builds)
@@ -221,6 +235,7 @@ if __name__ == "__main__":
         check_shared_graph()
         check_window_blocks(Rotary)
         check_adapters()
+        check_tables()
         check_shared_flex_program(masks=False)
         sys.exit(check_flex_access())
     if sys.argv[1] != "part":

@@ -277,7 +277,7 @@ class Cache:
         return made
 
     def set_lengths(self, lengths: Sequence[int]) -> None:
-        """Set the bound by each row's number of tokens, which the host knows, so that nobody waits for the device."""
+        """Set the bound by each row's number of tokens, which the host knows without waiting for the device."""
         self.extent.bound, self.extent.uniform = max(lengths), min(lengths) == max(lengths)
 
     def clear(self, rows: Int[Tensor, " k"]) -> None:

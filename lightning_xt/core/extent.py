@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 GROWTH = 32
-"""Tokens by which the shapes of a static cache grow; slots beyond a row's end are read in vain.
+"""Tokens by which the shapes of a static cache grow; slots beyond a row's end are read too, but masked.
 
 On CUDA the shapes double instead: a graph is recorded for each, which costs more than to read empty slots.
 """
@@ -171,7 +171,8 @@ def check_lengths(lengths: Int[Tensor, "_"] | None, rows: int, n: int, least: in
 
 
 def project_context(context: Float[Tensor, "b m c"], mask: Bool[Tensor, "b m"] | None) -> Float[Tensor, " b"]:
-    """Project each row's context to one number, which does not depend on padding."""
+    """Project each row's context to one number of its direction and its length, which does not depend on padding."""
     directions = torch.arange(1, context[0].numel() + 1, device=context.device).cos().view(context.shape[1:])
     real = context.float() if mask is None else context.float().masked_fill(~mask[..., None], 0.0)
-    return (real * directions).sum(dim=(1, 2)) / real.norm(dim=(1, 2)).clamp(min=1e-9)
+    norm = real.norm(dim=(1, 2)).clamp(min=1e-9)
+    return (real * directions).sum(dim=(1, 2)) / norm + norm.log()

@@ -18,11 +18,13 @@ class AuxiliaryLoss(NamedTuple):
         name: name in the logs.
         value: the term, a mean over tokens.
         weight: factor of the term in the loss.
+        group: calls over which the stack takes the mean of their terms. None = the term is added as it is.
     """
 
     name: str
     value: Float[Tensor, ""]
-    weight: float
+    weight: float | Tensor
+    group: str | None = None
 
 
 class AttentionMap(NamedTuple):
@@ -81,6 +83,7 @@ class Trace:
         context_scores: scores of each cross-attention call likewise.
         hidden: vectors that each sublayer call read from the stream, before links and norms. None = not recorded.
         shared: values of parameters that one layer owns and later layers read, by name.
+        drawn: random choices of training that hold for all layers, passes and segments of a forward, by name.
         losses: terms for the loss.
         maps: calls of attention, in order.
         states: hidden states that the head reads; None before the end of the forward.
@@ -101,6 +104,7 @@ class Trace:
     context_scores: tuple[Float[Tensor, "_ h _ m"], ...] = ()
     hidden: tuple[Float[Tensor, "b _ D"], ...] | None = None
     shared: Mapping[str, Tensor] = field(default_factory=dict)
+    drawn: Mapping[str, Tensor] = field(default_factory=dict)
     losses: tuple[AuxiliaryLoss, ...] = ()
     maps: tuple[AttentionMap, ...] = ()
     states: Float[Tensor, "b _ D"] | None = None
@@ -144,9 +148,24 @@ class Trace:
         """Leave a value for the same part of later layers."""
         return replace(self, shared={**self.shared, name: value})
 
-    def add_loss(self, name: str, value: Tensor, weight: float) -> "Trace":
+    def keep_drawn(self, name: str, value: Tensor) -> "Trace":
+        """Keep a random choice for all later layers of the forward."""
+        return replace(self, drawn={**self.drawn, name: value})
+
+    def add_loss(self, name: str, value: Tensor, weight: float, group: str | None = None) -> "Trace":
         """Append a term for the loss."""
-        return replace(self, losses=(*self.losses, AuxiliaryLoss(name, value, weight)))
+        return replace(self, losses=(*self.losses, AuxiliaryLoss(name, value, weight, group)))
+
+    def average_groups(self) -> "Trace":
+        """Divide the weights of terms by the number of terms in their group."""
+        groups = [each.group for each in self.losses]
+        if not any(groups):
+            return self
+        shared = (
+            each if each.group is None else each._replace(weight=each.weight / groups.count(each.group), group=None)
+            for each in self.losses
+        )
+        return replace(self, losses=tuple(shared))
 
     def add_map(self, made: AttentionMap) -> "Trace":
         """Append a call of attention."""
@@ -182,6 +201,6 @@ class Trace:
     def sum_losses(self) -> dict[str, Tensor]:
         """Sum the weighted terms by name, those of the encoder included."""
         found: dict[str, Tensor] = {} if self.source is None else self.source.sum_losses()
-        for name, value, weight in self.losses:
+        for name, value, weight, _ in self.losses:
             found[name] = weight * value + found[name] if name in found else weight * value
         return found

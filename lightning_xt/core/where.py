@@ -174,11 +174,6 @@ class Where:
         return max(t.shape[0] for t in tensors if t is not None)
 
     @property
-    def plain_causal(self) -> bool:
-        """True if the mask is just the lower triangle, so that fused kernels need no mask tensor."""
-        return self.causal_after_memory and self.memory == 0
-
-    @property
     def causal_after_memory(self) -> bool:
         """True if the mask is just the lower triangle besides the persistent keys, which every query sees."""
         masks = (self.valid, self.valid_memory, self.own_mask)
@@ -282,7 +277,7 @@ class Where:
         )
 
     def copy_masks(self) -> "Where":
-        """Return a copy with the masks that are made so far, which shares those made later with nobody."""
+        """Return a copy with the masks that are made so far. Masks made later belong to one of the two only."""
         copies = {name: dict(each) if isinstance(each, dict) else each for name, each in self.masks.items()}
         return replace(self, masks=copies)
 

@@ -10,10 +10,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-# Constants of splitmix64 (Steele et al., 2014, https://doi.org/10.1145/2714064.2660195) as signed numbers.
-_GOLDEN = 0x9E3779B97F4A7C15 - 2**64
-_FIRST = 0xBF58476D1CE4E5B9 - 2**64
-_SECOND = 0x94D049BB133111EB - 2**64
+from lightning_xt.core.split_mix import GOLDEN, mix_bits, shift_right
+
 _BITS = 23  # plus one half this is still exact in float32, and less than 1
 
 
@@ -43,8 +41,8 @@ def sample_gumbel(seeds: Int[Tensor, " b"], steps: Int[Tensor, " b"], size: int)
         size: tokens in the vocabulary.
     """
     tokens = torch.arange(size, device=seeds.device)
-    mixed = _mix(_mix(_mix(seeds) + steps)[:, None] + tokens * _GOLDEN)
-    uniform = (((mixed >> (64 - _BITS)) & (2**_BITS - 1)).float() + 0.5) / 2**_BITS
+    mixed = _mix(_mix(_mix(seeds) + steps)[:, None] + tokens * GOLDEN)
+    uniform = (shift_right(mixed, 64 - _BITS).float() + 0.5) / 2**_BITS
     # Uniform numbers are finest near 0, and small exponential waits are the ones that win.
     return -(-torch.log1p(-uniform)).log()
 
@@ -61,9 +59,6 @@ def sample_tokens(
     return (logits + sample_gumbel(seeds, steps, logits.shape[-1])).argmax(dim=-1)
 
 
-def _mix(x: Tensor) -> Tensor:
-    """Permute 64-bit integers so that neighbours become unrelated."""
-    x = x + _GOLDEN
-    x = (x ^ ((x >> 30) & (2**34 - 1))) * _FIRST
-    x = (x ^ ((x >> 27) & (2**37 - 1))) * _SECOND
-    return x ^ ((x >> 31) & (2**33 - 1))
+def _mix(x: Int[Tensor, "..."]) -> Int[Tensor, "..."]:
+    """Return the first number of each seed."""
+    return mix_bits(x + GOLDEN)

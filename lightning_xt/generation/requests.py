@@ -79,8 +79,8 @@ class SamplingParams:
 
     @cached_property
     def distribution(self) -> tuple[Any, ...]:
-        """Options that decide the distribution of the next token; filters of one class and equal options are equal."""
-        return self.temperature, tuple((type(each), repr(each)) for each in self.filters), self.end, tuple(self.control)
+        """Options that decide the distribution of the next token, filters by their keys."""
+        return self.temperature, tuple(each.key for each in self.filters), self.end, tuple(self.control)
 
     def ends(self, request: int, token: int) -> bool:
         """Return True if the next token of a request ends its sequence: the end token, or one that `stop` ends at."""

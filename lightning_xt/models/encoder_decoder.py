@@ -134,10 +134,10 @@ class EncoderDecoder(nn.Module):
     def _drop_positions(self, src: Tensor, src_mask: Tensor | None) -> Bool[Tensor, "b m"]:
         """Hide random positions; each row keeps at least one."""
         real = torch.ones_like(src, dtype=torch.bool) if src_mask is None else src_mask
-        luck = torch.rand(src.shape, device=src.device).masked_fill(~real, -1)
-        kept = luck >= self.context_dropout
-        best = torch.arange(src.shape[1], device=src.device) == luck.argmax(dim=1, keepdim=True)
-        return real & (kept | best)
+        drawn = torch.rand(src.shape, device=src.device).masked_fill(~real, -1)
+        kept = drawn >= self.context_dropout
+        highest = torch.arange(src.shape[1], device=src.device) == drawn.argmax(dim=1, keepdim=True)
+        return real & (kept | highest)
 
     def _share_embedding(self) -> None:
         ours, theirs = self.encoder.token_embedding, self.decoder.token_embedding

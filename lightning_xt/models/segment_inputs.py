@@ -30,30 +30,10 @@ def surround_inputs(
     """
     if not before and not after:
         return inputs
-    if after and lengths is not None and not (inputs.mask is None and inputs.bias is None):
-        raise ValueError(
-            "Inputs(mask=..., bias=...) of rows of different lengths says nothing of the memory tokens after them; "
-            "give rows of one length, or omit it"
-        )
-    if before and inputs.visible_prefix is not None and inputs.documents is not None:
-        raise ValueError(
-            "Inputs(visible_prefix=...) counts from the start of each document, Inputs(memories=...) stand before the "
-            "first one only; join the documents, omit visible_prefix, or give rows that fit into one segment"
-        )
-    given = {
-        "documents": (inputs.documents, None if memories is None else memories.documents),
-        "hidden_tokens": (
-            inputs.hidden_tokens,
-            None if memories is None or memories.valid is None else ~memories.valid,
-        ),
-        "condition": (
-            inputs.condition if inputs.condition is not None and inputs.condition.dim() == 3 else None,
-            None if memories is None else memories.condition,
-        ),
-    }
+    _check_surrounded(inputs, before, None if not after else lengths)
     made: dict[str, Any] = {
         name: _surround(pair, n, before, after, lengths)
-        for name, pair in given.items()
+        for name, pair in _pair_inputs(inputs, memories).items()
         if any(each is not None for each in pair)
     }
     counted = torch.ones(1, n, dtype=torch.bool, device=device) if inputs.scored is None else inputs.scored
@@ -68,6 +48,34 @@ def surround_inputs(
         tokens=_join_tokens(inputs, memories),
         types=None,
     )
+
+
+def _check_surrounded(inputs: Inputs, before: int, lengths: Int[Tensor, " b"] | None) -> None:
+    """Refuse inputs that say nothing of `before` remembered tokens, or of those after rows of different lengths."""
+    if lengths is not None and not (inputs.mask is None and inputs.bias is None):
+        raise ValueError(
+            "Inputs(mask=..., bias=...) of rows of different lengths says nothing of the memory tokens after them; "
+            "give rows of one length, or omit it"
+        )
+    if before and inputs.visible_prefix is not None and inputs.documents is not None:
+        raise ValueError(
+            "Inputs(visible_prefix=...) counts from the start of each document, Inputs(memories=...) stand before the "
+            "first one only; join the documents, omit visible_prefix, or give rows that fit into one segment"
+        )
+
+
+def _pair_inputs(inputs: Inputs, memories: Memories | None) -> dict[str, tuple[Tensor | None, Tensor | None]]:
+    """Pair the inputs of each token of a segment with those of the remembered tokens, by name."""
+    documents = hidden = condition = None
+    if memories is not None:
+        documents, condition = memories.documents, memories.condition
+        hidden = None if memories.valid is None else ~memories.valid
+    own = inputs.condition if inputs.condition is not None and inputs.condition.dim() == 3 else None
+    return {
+        "documents": (inputs.documents, documents),
+        "hidden_tokens": (inputs.hidden_tokens, hidden),
+        "condition": (own, condition),
+    }
 
 
 def _extend_positions(positions: Int[Tensor, "b n"], before: int, after: int) -> Int[Tensor, "b _"]:

@@ -41,26 +41,20 @@ def run_stack(
     known = None if memories is None else memories if cache is not None else segments.hide(memories)
     around = surround_inputs(inputs, n, before, after, lengths, known, x.device)
     whole = None if lengths is None else before + lengths + after
-    if cache is None and before + after:
-        around_where = Where.from_sequence(
-            before + n + after, causal=True, inputs=around, lengths=whole, device=x.device
-        )
-    elif cache is None:
-        around_where = where
-    else:
-        if inputs.visible_prefix is not None:
-            offset = before or cache.stream.lengths - cache.tokens.lengths
-            around = replace(around, visible_prefix=inputs.visible_prefix + offset)
+    if cache is not None and inputs.visible_prefix is not None:
+        offset = before or cache.stream.lengths - cache.tokens.lengths
+        around = replace(around, visible_prefix=inputs.visible_prefix + offset)
+    around_where = where
+    if cache is not None:
         around_where = Where.from_cache(cache.stream, around)
+    elif before + after:
+        size = before + n + after
+        around_where = Where.from_sequence(size, causal=True, inputs=around, lengths=whole, device=x.device)
     if segments.adds_tokens:
         return _run_with_tokens(stack, segments, x, around_where, around, lengths, cache, trace, (before, after))
-    past = Past(
-        None if memories is None or not before else memories.vectors,
-        stack.attention_calls,
-        None if memories is None or not before else memories.embedded,
-        around_where,
-        around,
-    )
+    read = memories if before else None
+    vectors, embedded = (None, None) if read is None else (read.vectors, read.embedded)
+    past = Past(vectors, stack.attention_calls, embedded, around_where, around)
     states, trace = stack(x, where, inputs, replace(trace, reads=()), cache, past)
     if cache is not None or trace.reads is None:
         return states, trace
@@ -157,7 +151,7 @@ def run_segments(
         return forward(tokens, lengths, inputs, None, trace)
     inputs = Inputs() if inputs is None else inputs
     states: list[Tensor] = []
-    traces: list[tuple[int, Trace]] = []
+    traces: list[tuple[int | Tensor, Trace]] = []
     memories = inputs.memories
     for start in range(0, n, length):
         stop = min(start + length, n)
@@ -166,14 +160,21 @@ def run_segments(
         real = None if lengths is None else (lengths - start).clamp(min=0, max=stop - start)
         made, found = forward(tokens[:, start:stop], real, cut, None, trace)
         states.append(made)
-        traces.append((stop - start, found))
-        memories = found.memories
+        traces.append((_count_tokens(cut, stop - start) if found.losses else 0, found))
+        memories, trace = found.memories, replace(trace, drawn=found.drawn)
     return torch.cat(states, dim=1), _join_traces(traces)
 
 
-def _join_traces(traces: Sequence[tuple[int, Trace]]) -> Trace:
-    """Join the traces of segments of given lengths: losses are means over tokens, hidden vectors those of the row."""
+def _count_tokens(inputs: Inputs, n: int) -> int | Tensor:
+    """Count the tokens of a segment that count in auxiliary losses of parts: n a row if all do."""
+    counted = inputs.find_counted(None if inputs.hidden_tokens is None else ~inputs.hidden_tokens)
+    return n if counted is None else counted.sum()
+
+
+def _join_traces(traces: Sequence[tuple[int | Tensor, Trace]]) -> Trace:
+    """Join the traces of segments of some tokens: losses are means over tokens, hidden vectors those of the row."""
     total, (_, last) = sum(n for n, _ in traces), traces[-1]
+    total = total.clamp(min=1) if isinstance(total, Tensor) else total
     hidden = None
     if last.hidden is not None:
         hidden = tuple(

@@ -46,12 +46,7 @@ def decode_segments(
         ValueError: the tokens or the inputs do not fit, or the trace is to keep something, which is not kept here.
     """
     rows, n = tokens.shape
-    if trace.keeps_hidden or trace.keeps_maps:
-        raise ValueError(
-            "a Trace that keeps hidden states or maps is not filled while segments are decoded with a cache; call the "
-            "decoder without a cache"
-        )
-    _check_decoding(cache, rows, n, inputs)
+    _check_decoding(cache, rows, n, inputs, trace)
     inputs = Inputs() if inputs is None else inputs
     left = [n] * rows if lengths is None else [int(each) for each in lengths.tolist()]
     done, states = [0] * rows, None
@@ -122,8 +117,13 @@ def _continue_rows(
     return states
 
 
-def _check_decoding(cache: SegmentedCache, rows: int, n: int, inputs: Inputs | None) -> None:
-    """Refuse other rows, more tokens than the cache holds, and inputs that are not decoded, by a ValueError."""
+def _check_decoding(cache: SegmentedCache, rows: int, n: int, inputs: Inputs | None, trace: Trace) -> None:
+    """Refuse what is not kept, other rows, too many tokens, and inputs that are not decoded, by a ValueError."""
+    if trace.keeps_hidden or trace.keeps_maps:
+        raise ValueError(
+            "a Trace that keeps hidden states or maps is not filled while segments are decoded with a cache; call the "
+            "decoder without a cache"
+        )
     if rows != cache.num_rows:
         raise ValueError(
             f"the cache has {cache.num_rows} row(s), but {rows} were given; use new_cache({rows}, ...), or repeat or "

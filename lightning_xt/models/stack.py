@@ -107,7 +107,8 @@ class Stack(nn.Module):
         def run(x: Tensor, trace: Trace, number: int) -> tuple[Tensor, Trace]:
             return self._run_pass(x, where, inputs, trace, cache, past, number)
 
-        return run(x, trace, 0) if self.passes is None else self.passes(x, run, inputs, trace, cache is not None)
+        x, trace = run(x, trace, 0) if self.passes is None else self.passes(x, run, inputs, trace, cache is not None)
+        return x, trace.average_groups()
 
     def _run_pass(
         self,

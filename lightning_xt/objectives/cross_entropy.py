@@ -75,7 +75,7 @@ def _sum_in_blocks(
     return nats.masked_fill(ignored, 0.0).sum()
 
 
-def compute_z_loss(logits: Float[Tensor, "b n v"], targets: Int[Tensor, "b n"]) -> Float[Tensor, ""]:
+def compute_logit_z_loss(logits: Float[Tensor, "b n v"], targets: Int[Tensor, "b n"]) -> Float[Tensor, ""]:
     """Compute the mean squared logarithm of the softmax's normalizer, in float32 or better.
 
     Args:

@@ -12,7 +12,7 @@ from lightning_xt.core.shapes import ObjectiveShape
 from lightning_xt.core.trace import Trace
 from lightning_xt.objectives.auxiliaries.base import Auxiliary, AuxiliaryFactory
 from lightning_xt.objectives.base import LanguageModelLike, Loss, Objective
-from lightning_xt.objectives.cross_entropy import IGNORED, compute_z_loss, cross_entropy, split_targets
+from lightning_xt.objectives.cross_entropy import IGNORED, compute_logit_z_loss, cross_entropy, split_targets
 from lightning_xt.system.option_checks import check_option
 
 
@@ -68,7 +68,7 @@ class NextToken(Objective):
         terms = trace.sum_losses()
         if self.training:
             if self.z_loss:
-                terms["logit_z_loss"] = self.z_loss * compute_z_loss(logits, counted)
+                terms["logit_z_loss"] = self.z_loss * compute_logit_z_loss(logits, counted)
             for each in cast(Iterable[Auxiliary], self.auxiliaries):
                 terms[each.name] = each.compute(trace, logits, counted, inputs)
         return replace(loss, terms=terms, logits=logits, memories=trace.memories)

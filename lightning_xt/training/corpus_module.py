@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, ClassVar
 
-import torch
 from jaxtyping import Bool, Float, Int
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
@@ -54,10 +53,8 @@ class CorpusModule(TransformerModule):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self._losses: list[Tensor] = []
-        """Losses of the optimizer step so far, if it is logged."""
         self._step_mean = StepMean()
-        """Losses of the optimizer step so far, if its batches have different numbers of targets."""
+        """Losses of the optimizer step so far."""
         self._excess: str | None = None
         """Sentence about prompts that are longer than the training data, or become so."""
         self._memories, self._evaluated_memories = CarriedMemories(), CarriedMemories()
@@ -143,33 +140,23 @@ class CorpusModule(TransformerModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> Float[Tensor, ""]:
         if isinstance(batch, PackedBatch):
-            return self._train_packed(batch)
-        given = batch.tokens if isinstance(batch, LaneBatch) else batch
-        ids, inputs = read_inputs(given, self.data_inputs, self.first_read)
-        inputs = self._memories.add(batch, inputs)
-        loss = self._score_training(read_tokens(ids, self.vocab_size), None, inputs)
-        self.keep_memories(self._memories, batch, loss)
-        if self.logs_this_step:
-            self._losses.append(loss.mean.detach())
-            self.loss_terms.add(loss)
-        return loss.minimised
-
-    def _train_packed(self, batch: PackedBatch) -> Float[Tensor, ""]:
-        """Return the loss of a batch whose rows have different numbers of targets."""
-        loss = self._score_training(*self.read_packed(batch))
+            loss = self._score_training(*self.read_packed(batch))
+        else:
+            given = batch.tokens if isinstance(batch, LaneBatch) else batch
+            ids, inputs = read_inputs(given, self.data_inputs, self.first_read)
+            inputs = self._memories.add(batch, inputs)
+            loss = self._score_training(read_tokens(ids, self.vocab_size), None, inputs)
+            self.keep_memories(self._memories, batch, loss)
         if self.logs_this_step:
             self.loss_terms.add(loss)
-        return self._step_mean.add(loss)
+        return self._step_mean.add(loss, self.trainer.world_size)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Log the mean over all batches of the step in all processes."""
+        """Make the gradients those of the mean over the targets of all batches and processes, and log it."""
         if not self._step_mean.is_empty:
             mean = self._step_mean.scale(self, optimizer, self.step_batches)
             if self.logs_this_step:
                 self.log("train/loss", mean, prog_bar=True)
-        if self._losses:
-            self.log("train/loss", torch.stack(self._losses).mean(), prog_bar=True, sync_dist=True)
-            self._losses = []
         self.loss_terms.log(self)
 
     def on_train_start(self) -> None:
@@ -177,7 +164,7 @@ class CorpusModule(TransformerModule):
         if self.tokenizer.vocab_size == self.vocab_size:
             self.objective.exclude(self.tokenizer.unused)
         # An earlier fit may have stopped between two batches of a step.
-        self._losses, self._step_mean = [], StepMean()
+        self._step_mean = StepMean()
         # Perhaps as CUDA graphs.
         self._memories.copies = self._compiled is not None
         if self._saved_memories and self.segments is not None and self.trainer.global_step:

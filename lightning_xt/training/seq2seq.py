@@ -181,7 +181,7 @@ class Seq2Seq(TransformerModule):
         loss = self._score(*read_pairs(ids, self.vocab), inputs)
         if self.logs_this_step:
             self.loss_terms.add(loss)
-        return self._step_mean.add(loss)
+        return self._step_mean.add(loss, self.trainer.world_size)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Make the gradients those of the mean over the target tokens of all processes."""

@@ -72,12 +72,12 @@ def test_dense_is_the_mask_in_every_combination(causal: bool, memory: int) -> No
         assert torch.equal(dense.expand(ROWS, -1, -1, -1), mask), case
         assert dense.shape[0] == where.rows, case
 
-        triangle = torch.ones(N, N, dtype=torch.bool).tril()
-        is_triangle = mask.shape[-1] == N and bool((mask == triangle).all())
+        triangle = torch.ones(N, memory + N, dtype=torch.bool).tril(memory)
+        is_triangle = bool((mask == triangle).all())
         # The property may miss a true case (a prefix of one token, an unused hidden token), but is never wrongly true.
-        assert not where.plain_causal or is_triangle, case
-        plain = not (documents or prefix or hidden or memory) and window in (None, 8)
-        assert where.plain_causal == (causal and plain), case
+        assert not where.causal_after_memory or is_triangle, case
+        plain = not (documents or prefix or hidden) and window in (None, 8)
+        assert where.causal_after_memory == (causal and plain), case
         assert not where.plain_full or bool(mask.all()), case
         assert where.plain_full == (not causal and not (padded or documents or hidden) and window in (None, 8)), case
 
@@ -112,7 +112,7 @@ def test_rows_are_shared_where_they_can_be() -> None:
 def test_a_window_as_wide_as_the_sequence_is_ignored() -> None:
     assert sequence().limit_window(7).window is None
     assert sequence().limit_window(6).window == 6
-    assert sequence().limit_window(None).plain_causal
+    assert sequence().limit_window(None).causal_after_memory
 
 
 CASES: dict[str, Callable[[], Where]] = {
@@ -158,11 +158,11 @@ def test_decoding_says_where_the_new_tokens_stand() -> None:
     cache = Cache(2, 11, calls=1)
     cache.begin(4)
     where = Where.from_cache(cache, Inputs())
-    assert where.queries.tolist() == [[0, 1, 2, 3]] and where.plain_causal and where.end == 4
+    assert where.queries.tolist() == [[0, 1, 2, 3]] and where.causal_after_memory and where.end == 4
     cache.commit()
     cache.begin(1)
     where = Where.from_cache(cache, Inputs())
-    assert where.queries.tolist() == [[4]] and where.plain_full and not where.plain_causal
+    assert where.queries.tolist() == [[4]] and where.plain_full and not where.causal_after_memory
     cache.commit()
     cache.begin(2)
     where = Where.from_cache(cache, Inputs()).switch_to_cache(torch.arange(7)[None], None)

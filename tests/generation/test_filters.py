@@ -444,6 +444,17 @@ def test_is_copied_and_shows_its_options(apply: Filter) -> None:
     assert repr(again) == repr(apply) and "_" not in repr(apply)
 
 
+def test_keys_are_equal_only_for_filters_that_do_the_same() -> None:
+    assert len({apply.key for apply in ALL}) == len(ALL)
+    assert [copy.deepcopy(apply).key for apply in ALL] == [apply.key for apply in ALL]
+
+    class Own(TopK):
+        """A filter that knows more than its options."""
+
+    one, other = Own(3), Own(3)
+    assert one.key == one.key and len({one.key, other.key, TopK(3).key}) == 3
+
+
 def test_banned_tokens_come_back_only_if_nothing_else_is_left() -> None:
     logits = make_logits([0.4, 0.3, 0.2, 0.1])
     for order, expected in (((TopK(2), Banned([0, 1])), [0]), ((Banned([0, 1]), TopK(2)), [2, 3])):

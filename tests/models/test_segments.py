@@ -17,6 +17,7 @@ from lightning_xt.generation.requests import Request, SamplingParams
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.nn.embeddings.learned_positions import LearnedPositions
 from lightning_xt.nn.feedforward.deep_embed import DeepEmbed
+from lightning_xt.nn.feedforward.mixture_of_experts import MixtureOfExperts
 from lightning_xt.nn.positions.forgetting import Forgetting
 from lightning_xt.nn.residuals.hyper_connection import HyperConnection
 from lightning_xt.nn.segments.enhanced_recurrence import EnhancedRecurrence
@@ -194,6 +195,25 @@ def test_vectors_that_are_kept_for_the_caller_are_those_of_the_tokens(kind):
 
 
 @torch.no_grad()
+def test_auxiliary_losses_of_segments_are_weighted_by_their_counted_tokens():
+    torch.manual_seed(0)
+    options = {"feedforward": partial(MixtureOfExperts, num_experts=4), "depth": 1}
+    model, tokens = (
+        decoder(segments=partial(SegmentRecurrence, length=4), **options).train(),
+        torch.randint(VOCAB, (2, 8)),
+    )
+    first, second = torch.ones(2, 2, 8, dtype=torch.bool)
+    first[:, 1:], second[:, :4] = False, False
+    _, trace = model(tokens[:, :4], trace=Trace(), inputs=Inputs(scored=first[:, :4]))
+    _, last = model(tokens[:, 4:], trace=Trace(), inputs=Inputs(memories=trace.memories))
+    both = model(tokens, trace=Trace(), inputs=Inputs(scored=first | second))[1].sum_losses()
+    alone = model(tokens, trace=Trace(), inputs=Inputs(scored=second))[1].sum_losses()
+    for name, loss in last.sum_losses().items():
+        torch.testing.assert_close(alone[name], loss)
+        # One token of four counts in the first segment, and four in the second.
+        torch.testing.assert_close(both[name], (trace.sum_losses()[name] + 4 * loss) / 5)
+
+
 def test_a_visible_prefix_of_documents_over_segments_is_refused_and_dropout_needs_no_mask_in_a_cache():
     model, tokens = build(SegmentRecurrence, dropout=0.5), draw(1, 8)
     inputs = Inputs(documents=torch.zeros(1, 8, dtype=torch.long), visible_prefix=torch.tensor([2]))

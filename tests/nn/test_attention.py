@@ -198,8 +198,9 @@ def test_keys_of_the_context_are_made_once_while_decoding() -> None:
     steps = [model(tokens[:, :3], inputs=inputs, cache=cache)]
     # The context need not be passed again, and is not read if it is.
     steps += [model(tokens[:, [3]], cache=cache), model(tokens[:, [4]], inputs=inputs, cache=cache)]
-    with pytest.raises(ValueError, match="the cached rows began with another context"):
-        model(tokens[:, 5:], inputs=Inputs(context=states(2, 3, CONTEXT)), cache=cache)
+    for other in (states(2, 3, CONTEXT), 3 * inputs.context):
+        with pytest.raises(ValueError, match="the cached rows began with another context"):
+            model(tokens[:, 5:], inputs=Inputs(context=other), cache=cache)
     steps += [model(tokens[:, 5:], cache=cache)]
     assert calls == ["0_cross_attention", "1_cross_attention"]
     torch.testing.assert_close(torch.cat(steps, dim=1), model(tokens, inputs=inputs))

@@ -20,7 +20,7 @@ def test_counts_gates_from_the_key_to_the_query_and_interpolates() -> None:
     position.table = torch.nn.Parameter(torch.randn(dim_head, table_size).double(), requires_grad=False)
     q, scores = torch.randn(1, 2, n, dim_head).double(), 2 * torch.randn(1, 2, n, n).double()
     where = Where.from_sequence(n, causal=True, inputs=Inputs(), lengths=None, device=torch.device("cpu"))
-    added = position.pairwise(scores, q, torch.zeros_like(q), where, None)
+    added = position.pairwise(scores, q, torch.zeros_like(q), where, None, 1.0)
     for h in range(2):
         for i in range(n):
             for j in range(i + 1):

@@ -88,8 +88,17 @@ def test_cases_p10_documents_may_be_longer_together_than_the_table() -> None:
         packed = model(tokens, inputs=Inputs(documents=documents))
         for each in (slice(0, 4), slice(4, 6), slice(6, 9)):
             torch.testing.assert_close(packed[:, each], model(tokens[:, each]))
-        with pytest.raises(ValueError, match=r"LearnedPositions has max_length 4, but the sequence is 5 tokens long"):
+        with pytest.raises(ValueError, match=r"LearnedPositions has max_length 4, .* from 0 to 4; .* the documents"):
             model(tokens, inputs=Inputs(documents=torch.tensor([[0] * 5 + [1] * 4])))
+
+
+def test_positions_outside_the_table_are_refused() -> None:
+    model, positions = decoder(embeddings=[partial(LearnedPositions, max_length=4)]), torch.arange(4)[None]
+    tokens, rule = torch.zeros(1, 4, dtype=torch.long), "has max_length 4, so positions are 0 to 3"
+    assert model(tokens, inputs=Inputs(positions=positions)).isfinite().all()
+    for given, named in ((positions * 300, "from 0 to 900; give others"), (positions - 1, "from -1 to 2; give others")):
+        with pytest.raises(ValueError, match=f"{rule}, but tokens have positions {named}"):
+            model(tokens, inputs=Inputs(positions=given))
 
 
 @pytest.mark.parametrize("length", [37, 40, 64])

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -29,6 +30,9 @@ from lightning_xt.nn.feedforward.situ_glu import SiTUGLU
 from lightning_xt.nn.feedforward.swiglu import SwiGLU
 from lightning_xt.nn.norms.adaptive_rms_norm import AdaptiveRMSNorm
 from lightning_xt.nn.norms.rms_norm import RMSNorm
+from lightning_xt.nn.passes.exit_loops import ExitLoops
+from lightning_xt.nn.passes.recycling import Recycling
+from lightning_xt.nn.segments.segment_recurrence import SegmentRecurrence
 
 SHAPE = LayerShape(dim=5)
 
@@ -302,10 +306,19 @@ def test_nested_widths_are_the_first_features() -> None:
         torch.testing.assert_close(halve(whole, halvings)(x), smaller(x))
 
 
-def test_training_draws_one_nested_width_for_all_layers() -> None:
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"passes": partial(ExitLoops, passes=3)},
+        {"passes": partial(Recycling, passes=3)},
+        {"segments": partial(SegmentRecurrence, length=3)},
+    ],
+)
+def test_training_draws_one_nested_width_for_all_layers(options: dict[str, Any]) -> None:
     torch.manual_seed(0)
     model, (tokens, _) = (
-        decoder(feedforward=partial(NestedMLP, hidden_dim=12, widths=3), depth=3).train(),
+        decoder(feedforward=partial(NestedMLP, hidden_dim=12, widths=3), depth=3, **options).train(),
         example(2, 7),
     )
     layers = [model.stack.sublayers[f"{layer}_feedforward"].branch.feedforward for layer in range(3)]

@@ -13,7 +13,11 @@ from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.trace import Trace
 from lightning_xt.core.where import Where
 from lightning_xt.models.decoder import Decoder
+from lightning_xt.nn.attention.cycle import Cycle
 from lightning_xt.nn.feedforward.mixture_of_experts import MixtureOfExperts
+from lightning_xt.nn.layouts.layer_order import LayerOrder
+from lightning_xt.nn.layouts.par_order import PAROrder
+from lightning_xt.nn.mixers.mamba2 import Mamba2
 from lightning_xt.nn.passes.exit_loops import ExitLoops
 from lightning_xt.nn.passes.recycling import Recycling
 from lightning_xt.nn.placements.peri_norm import PeriNorm
@@ -125,6 +129,28 @@ def test_auxiliary_losses_are_those_of_passes_with_gradients(passes: type, terms
     assert len(found) == terms
     # A mean over the calls.
     assert sum(term.weight for term in found) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("options", "terms"),
+    [
+        ({"depth": 2, "layout": partial(LayerOrder, order=[0, 1, 1, 1])}, 4),
+        ({"depth": 4, "layout": partial(PAROrder, ratio=4)}, 2),
+        (
+            {
+                "depth": 4,
+                "attention": partial(
+                    Cycle, recipes=[attention(z_loss=0.5), partial(Mamba2, heads=2, dim_head=6, state_dim=3)]
+                ),
+            },
+            2,
+        ),
+    ],
+)
+def test_auxiliary_losses_are_means_over_the_calls_that_have_one(options: dict[str, Any], terms: int) -> None:
+    model = decoder(**{"attention": attention(z_loss=0.5), **options}).train()
+    found = model(example(2, 7)[0], trace=Trace())[1].losses
+    assert [term.weight for term in found] == [0.5 / terms] * terms
 
 
 @torch.no_grad()

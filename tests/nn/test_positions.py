@@ -15,6 +15,7 @@ from lightning_xt.core.shapes import AttentionShape
 from lightning_xt.core.trace import Trace
 from lightning_xt.core.where import Where
 from lightning_xt.nn.attention.cycle import Cycle
+from lightning_xt.nn.norms.adaptive_rms_norm import AdaptiveRMSNorm
 from lightning_xt.nn.norms.layer_norm import LayerNorm
 from lightning_xt.nn.positions.alibi import ALiBi
 from lightning_xt.nn.positions.base import Position
@@ -418,7 +419,7 @@ def test_path_reflects_each_key_by_the_tokens_after_it(kv_heads: int) -> None:
     position, x = PaTH(sizes).double(), torch.randn(1, 6, 13, dtype=torch.float64)
     q, k = torch.randn(2, 1, 2, 6, 3, dtype=torch.float64).unbind()
     where = sequence(6)
-    added = position.pairwise(q @ k.mT, q, k, where, position.prepare(x, where, None, None, Trace()))
+    added = position.pairwise(q @ k.mT, q, k, where, position.prepare(x, where, None, None, Trace()), 3**-0.5)
     directions = (x @ position.to_direction.weight.T).view(6, kv_heads, 3)
     betas = 2 * position.to_beta(x)[0].sigmoid()
     for h in range(2):
@@ -483,6 +484,11 @@ def test_dynamic_bias_distinguishes_far_distances_in_bfloat16() -> None:
 def test_dynamic_bias_refuses_an_empty_mlp(option: str) -> None:
     with pytest.raises(ValueError, match=f"position: DynamicBias has {option} 0, which must be at least 1"):
         DynamicBias(shape(), **{option: 0})
+
+
+def test_distances_have_no_condition() -> None:
+    with pytest.raises(ValueError, match=r"position: the norm AdaptiveRMSNorm reads Inputs\(condition=.*; choose"):
+        DynamicBias(shape(), norm=partial(AdaptiveRMSNorm, condition_dim=3))
 
 
 @pytest.mark.parametrize("causal", [True, False])

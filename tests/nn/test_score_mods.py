@@ -103,6 +103,10 @@ def test_selective_counts_no_masked_token_and_no_other_document_and_places_by_in
     assert documents[0, 0, 4].tolist() == pytest.approx([0.0] * 5)
     later = mod.prepare(call(x, q, k, positions=torch.arange(9, 14)[None]))
     assert torch.equal(later, mod.prepare(call(x, q, k)))
+    documents = torch.tensor([[0, 1, 1, 1, 1]])
+    both = mod.prepare(call(x, q, k, documents=documents, positions=torch.tensor([[0, 0, 1, 2, 3]])))
+    assert torch.equal(both, mod.prepare(call(x, q, k, documents=documents)))
+    assert both[0, 0, 4].tolist() == pytest.approx([0.0, 0.0, score, 0.0, 0.0])
 
 
 def test_selective_refuses_a_projection_without_keys_per_head() -> None:

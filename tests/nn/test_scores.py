@@ -1,7 +1,6 @@
 """Scores, term by term."""
 
 import math
-import re
 from functools import partial
 
 import pytest
@@ -58,18 +57,24 @@ def test_the_dot_product_takes_another_scale() -> None:
     torch.testing.assert_close(*outputs)
 
 
-def test_a_scale_that_a_position_does_not_have_is_refused() -> None:
-    sizes, options = LayerShape(dim=DIM), {"heads": 2, "dim_head": 4, "position": PaTH}
-    rule = (
-        "score: DotProduct has scale 1.0, but position PaTH adds products of scale 0.5 to the scores; set scale to "
-        "null, or choose another position"
+@pytest.mark.parametrize(
+    "position", [PaTH, partial(Combined, positions=[ALiBi, PaTH]), partial(RandomizedPositions, position=PaTH)]
+)
+def test_products_that_a_position_adds_have_the_scale_of_the_score(position) -> None:
+    x = torch.randn(2, 5, DIM, dtype=torch.float64)
+    usual, scaled = (
+        Attention(
+            LayerShape(dim=DIM), heads=2, dim_head=DIM_HEAD, position=position, score=partial(DotProduct, scale=scale)
+        )
+        .double()
+        .eval()
+        for scale in (None, 2 * DIM_HEAD**-0.5)
     )
-    assert Attention(sizes, **options, score=partial(DotProduct, scale=0.5)).position is not None
-    with pytest.raises(ValueError, match=re.escape(rule)):
-        Attention(sizes, **options, score=partial(DotProduct, scale=1.0))
-    for wrapper in (partial(Combined, positions=[ALiBi, PaTH]), partial(RandomizedPositions, position=PaTH)):
-        with pytest.raises(ValueError, match=r"adds products of scale 0.5 to the scores"):
-            Attention(sizes, **{**options, "position": wrapper}, score=partial(DotProduct, scale=1.0))
+    scaled.load_state_dict(usual.state_dict())
+    with torch.no_grad():
+        usual.projection.to_qkv.weight[: 2 * DIM_HEAD] *= 2
+    outputs = [each(x, sequence(5), Inputs(), Trace(), None)[0] for each in (usual, scaled)]
+    torch.testing.assert_close(*outputs)
 
 
 def test_the_distance_is_squared_scaled_and_negative() -> None:

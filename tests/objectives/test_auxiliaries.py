@@ -14,6 +14,7 @@ from lightning_xt.core.shapes import ObjectiveShape
 from lightning_xt.core.trace import Trace
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.nn.attention.attention import Attention
+from lightning_xt.nn.feedforward.deep_embed import DeepEmbed
 from lightning_xt.nn.feedforward.mixture_of_experts import MixtureOfExperts
 from lightning_xt.nn.passes.exit_loops import ExitLoops
 from lightning_xt.objectives.auxiliaries.base import Auxiliary
@@ -21,7 +22,7 @@ from lightning_xt.objectives.auxiliaries.exit_gate import ExitGate
 from lightning_xt.objectives.auxiliaries.multi_token_prediction import MultiTokenPrediction
 from lightning_xt.objectives.auxiliaries.next_embedding import NextEmbedding
 from lightning_xt.objectives.base import Objective
-from lightning_xt.objectives.cross_entropy import compute_z_loss
+from lightning_xt.objectives.cross_entropy import compute_logit_z_loss
 from lightning_xt.objectives.forgetful_next_token import ForgetfulNextToken
 from lightning_xt.objectives.next_token import NextToken
 
@@ -241,10 +242,10 @@ def test_a_z_loss_pulls_the_normalizer_to_one() -> None:
     logits = (torch.randn(1, 5, VOCAB) + 7).requires_grad_()
     targets = torch.randint(0, VOCAB, (1, 5))
     for _ in range(300):
-        (gradient,) = torch.autograd.grad(compute_z_loss(logits, targets), logits)
+        (gradient,) = torch.autograd.grad(compute_logit_z_loss(logits, targets), logits)
         logits = (logits - 2 * gradient).detach().requires_grad_()
     assert logits.logsumexp(-1).abs().max() < 0.05
-    assert compute_z_loss(logits, torch.full_like(targets, -100)).item() == 0
+    assert compute_logit_z_loss(logits, torch.full_like(targets, -100)).item() == 0
 
 
 @pytest.mark.parametrize(("objective", "soft"), [(NextToken, 0), (NextToken, 2), (ForgetfulNextToken, 0)])
@@ -282,6 +283,10 @@ def test_refuses_invalid_options() -> None:
         (
             partial(MultiTokenPrediction, num_tokens=1),
             "MultiTokenPrediction has num_tokens 1, which must be at least 2",
+        ),
+        (
+            partial(MultiTokenPrediction, attention=partial(Attention, heads=2, dim_head=4), feedforward=DeepEmbed),
+            "MultiTokenPrediction has layers with DeepEmbed, which reads token ids, .* choose another part",
         ),
         (partial(MultiTokenPrediction, weight=0.0), r"MultiTokenPrediction has weight 0\.0, which must be above 0"),
         (partial(NextEmbedding, weight=-1.0), r"NextEmbedding has weight -1\.0, which must be above 0"),

@@ -7,7 +7,7 @@ from torch.profiler import ProfilerActivity, profile
 from lightning_xt import LanguageModel
 from lightning_xt.objectives import cross_entropy as losses
 from lightning_xt.objectives import row_statistics
-from lightning_xt.objectives.cross_entropy import IGNORED, compute_z_loss, cross_entropy
+from lightning_xt.objectives.cross_entropy import IGNORED, compute_logit_z_loss, cross_entropy
 
 ROWS, TOKENS, VOCAB = 3, 7, 11
 
@@ -55,7 +55,7 @@ def test_the_z_loss_too(blocks):
     for on in (False, True):
         blocks(on)
         logits, targets, _ = make()
-        value = compute_z_loss(logits, targets)
+        value = compute_logit_z_loss(logits, targets)
         value.backward()
         found.append((value, logits.grad))
     torch.testing.assert_close(found[1], found[0], rtol=1e-13, atol=1e-14)

@@ -9,10 +9,14 @@ import yaml
 from lightning.pytorch import Trainer
 from processes_run import QUIET
 
+from lightning_xt.core.inputs import Inputs
+from lightning_xt.core.trace import Trace
+from lightning_xt.core.where import Where
 from lightning_xt.data.probes.parity import Parity
 from lightning_xt.exchange.exported_model import ExportedModel, ExportOptions
 from lightning_xt.exchange.misfit import MisfitError
 from lightning_xt.exchange.pretrained.shape_choice import fit_shape
+from lightning_xt.nn.attention.attention import Attention
 from lightning_xt.nn.projections.multi_head import MultiHead
 from lightning_xt.training.language_model import LanguageModel
 from lightning_xt.training.optim.build import build_scaled
@@ -116,6 +120,29 @@ def test_factors_of_adamw():
     assert rates["head.to_logits.weight"] == 2e-3 and rates["token_embedding.weight"] == 4e-3
 
 
+def test_a_query_that_is_compared_with_normed_vectors_is_a_linear_map():
+    rates = collect_options(make(links=["DepthAttention"], optimizer=MUON))
+    queries = {name: rate for name, rate in rates.items() if name.endswith("query")}
+    assert len(queries) == 4 and set(queries.values()) == {2e-3}
+
+
+def test_products_that_a_position_adds_have_the_scale_of_the_scores():
+    model = make(attention={"heads": 4, "position": "PaTH"}, depth=1).double()
+    (attention,) = (part for part in model.modules() if isinstance(part, Attention))
+    x, where = (
+        torch.randn(1, 5, 128, dtype=torch.double),
+        Where.from_sequence(5, causal=True, inputs=Inputs(), lengths=None, device=torch.device("cpu")),
+    )
+    (made,) = attention(x, where, Inputs(), Trace(keeps_maps=True), None)[1].maps
+    q, k, _ = attention.projection.project(x)
+    known = attention.position.prepare(x, where, None, None, Trace())
+    key = k[0, 1, 2]
+    for w, beta in ((each[:-1], each[-1]) for each in known[0, 1, 3:5]):
+        key = key - beta * w * (w @ key)
+    assert attention.projection.scale == pytest.approx(16**0.5 / 32)
+    torch.testing.assert_close(made.scores[0, 1, 4, 2], attention.projection.scale * q[0, 1, 4] @ key)
+
+
 def list_scales(model):
     return [part.scale for part in model.modules() if isinstance(part, MultiHead)]
 
@@ -194,6 +221,14 @@ def test_a_copy_and_a_resumed_run_keep_the_rates(tmp_path):
         (
             {"attention": {"heads": 4, "score": {"class_path": "DotProduct", "init_args": {"scale": 1.0}}}},
             "score: DotProduct has a scale, which the width decides; omit the scale, or omit --model.mup_base_dim",
+        ),
+        (
+            {"attention": {"heads": 4, "qk_norm": "UnitNorm"}},
+            "UnitNorm gives vectors a length whose growth with the width has no rule; choose another norm, such as RMS",
+        ),
+        (
+            {"embedding_dim": 8},
+            "embedding_dim makes one map serve before the first layer .*; omit embedding_dim, or om",
         ),
         (
             {"attention": {"class_path": "DeltaNet", "init_args": {"heads": 4}}},

@@ -77,6 +77,11 @@ def stack_step_inputs(requests: Collection[Request], copies: int = 1) -> Inputs 
 def _list_fields(inputs: Inputs) -> dict[str, Tensor]:
     if inputs.keys_values is not None:
         raise ValueError("Inputs(keys_values=...) is for whole forwards; omit it to decode")
+    if inputs.memories is not None:
+        raise ValueError(
+            "Inputs(memories=...) is for forwards, not for requests; omit it, and begin the prompt with the remembered "
+            "tokens"
+        )
     named = {field.name: getattr(inputs, field.name) for field in fields(inputs)}
     return {name: value for name, value in named.items() if value is not None}
 

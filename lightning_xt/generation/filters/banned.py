@@ -17,6 +17,8 @@ class Banned(Filter):
         tokens: ids to mask.
     """
 
+    options = ("tokens",)
+
     def __init__(self, tokens: Sequence[int]) -> None:
         check_ids("tokens of Banned", tokens)
         self.tokens = list(tokens)

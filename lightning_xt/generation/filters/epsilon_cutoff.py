@@ -15,6 +15,8 @@ class EpsilonCutoff(Filter):
         epsilon: least probability of a token, from 0 to 1.
     """
 
+    options = ("epsilon",)
+
     def __init__(self, epsilon: int | float) -> None:
         check_option("filters: EpsilonCutoff", "epsilon", epsilon, least=0, most=1)
         self.epsilon = epsilon

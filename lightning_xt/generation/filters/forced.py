@@ -17,6 +17,8 @@ class Forced(Filter):
         tokens: ids to begin with.
     """
 
+    options = ("tokens",)
+
     def __init__(self, tokens: Sequence[int]) -> None:
         check_ids("tokens of Forced", tokens)
         self.tokens = list(tokens)

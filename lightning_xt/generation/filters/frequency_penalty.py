@@ -13,6 +13,8 @@ class FrequencyPenalty(Filter):
         penalty: number to subtract; below 0 it makes repetition more likely.
     """
 
+    options = ("penalty",)
+
     def __init__(self, penalty: int | float) -> None:
         check_option("filters: FrequencyPenalty", "penalty", penalty, least=-MAX_LOGIT_BIAS, most=MAX_LOGIT_BIAS)
         self.penalty = penalty

@@ -14,6 +14,8 @@ class LogitBias(Filter):
         biases: number to add to the logit of each id; Banned masks a token.
     """
 
+    options = ("biases",)
+
     def __init__(self, biases: dict[int, int | float]) -> None:
         check_ids("biases of LogitBias", biases)
         for token, bias in biases.items():

@@ -15,6 +15,8 @@ class MinLength(Filter):
         length: tokens to generate before the end token, at least 0.
     """
 
+    options = ("length",)
+
     def __init__(self, length: int) -> None:
         check_option("filters: MinLength", "length", length, least=0)
         self.length = length

@@ -15,6 +15,8 @@ class MinP(Filter):
         p: fraction of the highest probability, from 0 to 1.
     """
 
+    options = ("p",)
+
     def __init__(self, p: int | float) -> None:
         check_option("filters: MinP (min_p)", "p", p, least=0, most=1)
         self.p = p

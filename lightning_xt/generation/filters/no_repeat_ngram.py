@@ -17,6 +17,8 @@ class NoRepeatNgram(Filter):
         n: tokens of an n-gram, at least 1.
     """
 
+    options = ("n",)
+
     def __init__(self, n: int) -> None:
         check_option("filters: NoRepeatNgram", "n", n, least=1)
         self.n = n

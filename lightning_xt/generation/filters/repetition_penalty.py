@@ -16,6 +16,8 @@ class RepetitionPenalty(Filter):
         factor: 1 changes nothing, above 1 repetition is less likely, below 1 more; from 0.001 to 1000.
     """
 
+    options = ("factor",)
+
     def __init__(self, factor: int | float) -> None:
         check_option("filters: RepetitionPenalty", "factor", factor, least=0.001, most=1000)
         self.factor = factor

@@ -14,6 +14,8 @@ class Temperature(Filter):
         temperature: divisor, above 0.
     """
 
+    options = ("temperature",)
+
     def __init__(self, temperature: int | float) -> None:
         check_option("filters: Temperature", "temperature", temperature, above=0)
         self.temperature = temperature

@@ -18,6 +18,8 @@ class TopA(Filter):
         power: exponent of the highest probability, at least 0; 1 gives MinP, 0 gives EpsilonCutoff.
     """
 
+    options = ("ratio", "power")
+
     def __init__(self, ratio: int | float = 0.02, power: int | float = 2.0) -> None:
         check_option("filters: TopA", "ratio", ratio, least=0, most=1)
         check_option("filters: TopA", "power", power, least=0, below=math.inf)

@@ -13,6 +13,8 @@ class TopK(Filter):
         k: tokens to keep, at least 1.
     """
 
+    options = ("k",)
+
     def __init__(self, k: int) -> None:
         check_option("filters: TopK (top_k)", "k", k, least=1)
         self.k = k

@@ -17,6 +17,8 @@ class Typical(Filter):
         p: total probability of the kept tokens, above 0 and at most 1.
     """
 
+    options = ("p",)
+
     def __init__(self, p: int | float) -> None:
         check_option("filters: Typical", "p", p, above=0, most=1)
         self.p = p

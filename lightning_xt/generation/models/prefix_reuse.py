@@ -17,7 +17,8 @@ INITIAL_CAPACITY = 4096
 class PrefixReuse(ModelWrapper):
     """Model that keeps the cache of one sequence between decodings, and runs only over tokens after the shared prefix.
 
-    It keeps the protocol of a model, so every method that does not reread the prefix works with it.
+    It keeps the protocol of a model, so every method that does not reread the prefix works with it. Sequences with
+    inputs besides their tokens are run as a whole.
     """
 
     def __init__(self, model: Autoregressive) -> None:
@@ -31,14 +32,16 @@ class PrefixReuse(ModelWrapper):
         self._segments: list[tuple[int, Tensor]] = []
         """Position and ids of each forward into the cache."""
         self._intact = True
-        """True if every forward has completed, over one row."""
+        """True if every forward has completed, over one row without inputs besides its tokens."""
         self._next: Sequence[int] = ()
+        self._next_is_plain = True
+        """True if the next sequence has no inputs besides its tokens."""
         self._reused = 0
         """Tokens at the start of the next forward that are cached."""
 
-    def expect(self, sequence: Sequence[int]) -> None:
-        """Announce the ids of the sequence that is decoded next, from its start, at least one."""
-        self._next = sequence
+    def expect(self, sequence: Sequence[int], inputs: Inputs | None = None) -> None:
+        """Announce the sequence that is decoded next: its ids from its start, at least one, and its inputs besides."""
+        self._next, self._next_is_plain = sequence, inputs is None
 
     def new_cache(self, batch: int, capacity: int, *, slack: int = 64, window: int | None = None) -> DecodingCache:
         """Return the present cache, cut to the shared prefix, if it can be reused; otherwise an empty one.
@@ -46,7 +49,7 @@ class PrefixReuse(ModelWrapper):
         A cache of several rows is not reused. Arguments as of the model.
         """
         arguments = (batch, slack, window)
-        fits = self._intact and arguments == self._arguments and capacity <= self._capacity
+        fits = self._intact and self._next_is_plain and arguments == self._arguments and capacity <= self._capacity
         if self._cache is not None and fits and (reused := self._roll_back(self._cache)) is not None:
             self._reused = reused
             return self._cache
@@ -66,6 +69,11 @@ class PrefixReuse(ModelWrapper):
     ) -> Float[Tensor, "b _ v"]:
         """Score the token after each token that is not cached; arguments as of the model."""
         if self._reused:
+            if inputs is not None:
+                raise ValueError(
+                    "the sequence has inputs besides its tokens, but none were announced, so that a prefix was reused; "
+                    "give them to `expect`"
+                )
             tokens = tokens[:, self._reused :]
             lengths = None if lengths is None else lengths - self._reused
         self._reused = 0
@@ -75,7 +83,7 @@ class PrefixReuse(ModelWrapper):
         logits = self.model(tokens, lengths=lengths, inputs=inputs, cache=cache, last_only=last_only)
         self._segments.append((at, tokens[0]))
         self.tokens_run += tokens.shape[1]
-        self._intact = intact and cache is self._cache
+        self._intact = intact and cache is self._cache and inputs is None
         return logits
 
     def _roll_back(self, cache: DecodingCache) -> int | None:

@@ -32,7 +32,7 @@ from lightning_xt.nn.attention.persistent_keys import make_memory, prepend_given
 from lightning_xt.nn.attention.shared_contexts import group_queries, look_at_context, ungroup_queries
 from lightning_xt.nn.attention.shared_keys import read_shared_keys
 from lightning_xt.nn.attention.sizes import build_attention_shape, check_sizes
-from lightning_xt.nn.attention.z_loss import compute_z_loss
+from lightning_xt.nn.attention.z_loss import compute_score_z_loss
 from lightning_xt.nn.normalizers.base import NormalizerFactory
 from lightning_xt.nn.normalizers.softmax import Softmax
 from lightning_xt.nn.norms.base import NormFactory
@@ -78,7 +78,7 @@ class Attention(Mixer):
         memory: number of learned keys and values that every token sees besides the others.
         dropout: fraction of the weights dropped in training.
         z_loss: weight, in the training loss, of the squared logarithm of the sum of exponentiated scores, a mean over
-            queries, heads and layers; it keeps scores small. Above 0 training runs in plain products.
+            queries, heads and calls of attention; it keeps scores small. Above 0 training runs in plain products.
         backend: implementation; auto chooses the fastest one that all parts run on.
     """
 
@@ -203,7 +203,7 @@ class Attention(Mixer):
         self.looking_back = find_looking_back(self.position, self.normalizer, score_mods)
         norms = {"qk_norm": self.q_norm, "k_norm": None if self.q_norm is not None else self.k_norm}
         check_projection(self.projection, norms, memory, self.score, self.position, value_mods, score_mods, output_mods)
-        check_scores(self.score, self.normalizer, self.position, self.projection)
+        check_scores(self.score, self.normalizer)
         check_own_values(self.projection, value_mods, output_mods)
         check_removals(output_mods)
 
@@ -288,13 +288,13 @@ class Attention(Mixer):
         if scoring.record is None:
             return trace
         made, mask, across = scoring.record[0], scoring.where.dense(), self.shape.context_dim is not None
+        kind: Literal["attention", "cross_attention"] = "cross_attention" if across else "attention"
         if any(mod.records_scores for mod in scoring.score_mods):
             trace = trace.add_context_scores(made.unbiased) if across else trace.add_scores(made.unbiased)
         if self._adds_z_loss:
             counted = inputs.scored if across else inputs.find_counted(scoring.where.valid)
-            value = compute_z_loss(made.scores, mask, counted)
-            trace = trace.add_loss("attention_z_loss", value, self.z_loss / (self.shape.depth * self.shape.calls))
+            value = compute_score_z_loss(made.scores, mask, counted)
+            trace = trace.add_loss("attention_z_loss", value, self.z_loss, group=f"z-loss of {kind}")
         if not trace.keeps_maps:
             return trace
-        kind: Literal["attention", "cross_attention"] = "cross_attention" if across else "attention"
         return trace.add_map(AttentionMap(kind, self.shape.layer, k, v, *made[1:], mask, scoring.where.memory))

@@ -65,14 +65,8 @@ def check_projection(
         )
 
 
-def check_scores(score: Score, normalizer: Normalizer, position: Position | None, projection: Projection) -> None:
-    """Refuse a normalizer that would weigh no key at all, and a position whose products have another scale."""
-    scale = score.choose_scale(projection.scale)
-    if position is not None and position.product_scale not in (None, scale):
-        raise ValueError(
-            f"score: {type(score).__name__} has scale {scale}, but position {type(position).__name__} adds products of "
-            f"scale {position.product_scale:.4g} to the scores; set scale to null, or choose another position"
-        )
+def check_scores(score: Score, normalizer: Normalizer) -> None:
+    """Refuse a normalizer that would weigh no key at all."""
     if score.negative and normalizer.drops_negative:
         raise ValueError(
             f"normalizer: {type(normalizer).__name__} weighs only keys of a score above 0, but score "

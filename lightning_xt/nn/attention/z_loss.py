@@ -5,7 +5,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 
-def compute_z_loss(
+def compute_score_z_loss(
     scores: Float[Tensor, "b h i j"], mask: Bool[Tensor, "#b #h i j"], counted: Bool[Tensor, "#b i"] | None
 ) -> Float[Tensor, ""]:
     """Compute the mean over queries and heads of the squared logarithm of the sum of exponentiated scores.

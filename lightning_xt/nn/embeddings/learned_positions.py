@@ -1,5 +1,5 @@
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from lightning_xt.core.call_cache import CallCache
@@ -23,7 +23,7 @@ class LearnedPositions(Embedding):
     def __init__(self, shape: LayerShape, *, max_length: int = 1024) -> None:
         super().__init__()
         check_option("embeddings: LearnedPositions", "max_length", max_length, least=1)
-        self.max_length = max_length
+        self.max_length: int = max_length
         self.table = nn.Embedding(max_length, shape.dim)
 
     def check_end(self, end: int) -> None:
@@ -36,11 +36,24 @@ class LearnedPositions(Embedding):
     def forward(
         self, x: Float[Tensor, "b n D"], where: Where, inputs: Inputs, cache: CallCache | None = None
     ) -> Float[Tensor, "b n D"]:
-        end = where.end
-        if end > self.table.num_embeddings and where.query_documents is not None and not torch.compiler.is_compiling():
-            # Positions restart at each document.
-            end = int(where.queries.max()) + 1
-        if not where.cached:
-            self.check_end(end)
+        if where.order is not None or (where.query_documents is not None and where.end > self.max_length):
+            # Positions of the caller may be any, and those of documents restart.
+            self._check_positions(where.queries)
+        elif not where.cached:
+            self.check_end(where.end)
         # Padding may reach beyond the table.
-        return x + self.table(where.queries.clamp(max=self.table.num_embeddings - 1))
+        return x + self.table(where.queries.clamp(max=self.max_length - 1))
+
+    def _check_positions(self, positions: Int[Tensor, "#b n"]) -> None:
+        """Refuse positions outside the table; a compiled program, which cannot wait for them, fails by an assertion."""
+        last = self.max_length - 1
+        rule = f"embeddings: LearnedPositions has max_length {self.max_length}, so positions are 0 to {last}"
+        if torch.compiler.is_compiling():
+            torch._assert_async(((positions >= 0) & (positions <= last)).all(), rule)
+            return
+        lowest, highest = int(positions.min()), int(positions.max())
+        if lowest < 0 or highest > last:
+            raise ValueError(
+                f"{rule}, but tokens have positions from {lowest} to {highest}; give others, shorten the documents, or "
+                "train with a larger max_length"
+            )

@@ -82,6 +82,12 @@ class MixtureOfExperts(FeedForward):
                 f"{where} has experts of {reading[0]}, which reads token ids, but an expert gets vectors in another "
                 f"order; choose another expert, or put the experts into {reading[0]}"
             )
+        needing = [part for part in self.experts.modules() if getattr(part, "needed_input", None) is not None]
+        if needing:
+            raise ValueError(
+                f"{where} has experts with {type(needing[0]).__name__}, which reads Inputs({needing[0].needed_input}"
+                "=...), but an expert gets vectors only; choose another part, or use it outside the experts"
+            )
         self.shared = None if shared is None else shared(shape)
 
     def forward(self, x: Float[Tensor, "b n D"]) -> Float[Tensor, "b n D"]:

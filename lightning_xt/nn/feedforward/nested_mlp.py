@@ -21,9 +21,9 @@ class NestedMLP(FeedForward):
     """Train feedforwards of several widths at once, each of which is the first part of the next wider one.
 
     Devvrit et al., 2023 (MatFormer). https://arxiv.org/abs/2310.07707
-    Each width is half of the next. In training every forward draws one for all layers, each alike often. `halvings`
-    makes a smaller model of the same weights, without training; with LayerwiseFeedForward a different one in each layer
-    (Mix'n'Match).
+    Each width is half of the next. In training every forward draws one for all layers, each alike often; experts of
+    MixtureOfExperts draw their own. `halvings` makes a smaller model of the same weights, without training; with
+    LayerwiseFeedForward a different one in each layer (Mix'n'Match).
 
     Args:
         hidden_dim: largest width between the two maps. None = four times the stream's width.
@@ -64,9 +64,9 @@ class NestedMLP(FeedForward):
     ) -> tuple[Float[Tensor, "b n D"], Trace]:
         if not self.training:
             return self(x), trace
-        if DRAWN not in trace.shared:
-            trace = trace.share(DRAWN, self._draw(x))
-        return self._run(x, trace.shared[DRAWN]), trace
+        if DRAWN not in trace.drawn:
+            trace = trace.keep_drawn(DRAWN, self._draw(x))
+        return self._run(x, trace.drawn[DRAWN]), trace
 
     def forward(self, x: Float[Tensor, "b n D"]) -> Float[Tensor, "b n D"]:
         if self.training:

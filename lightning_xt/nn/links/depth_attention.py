@@ -23,6 +23,8 @@ class DepthAttention(Link):
         block_size: number of sublayers whose outputs are summed before attention; the paper has about eight blocks.
     """
 
+    query_vectors = ("query",)
+
     def __init__(self, shape: LayerShape, index: int, calls: int, *, block_size: int = 1) -> None:
         super().__init__()
         check_option("links: DepthAttention", "block_size", block_size, least=1)

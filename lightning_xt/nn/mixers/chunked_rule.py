@@ -54,16 +54,27 @@ def run_rule(
     if beta is None:
         states, state = _carry_linear(state, (writes @ v).unbind(-3), fading)
     else:
-        beta = _split(beta[..., None], size)
-        keys = beta * k
-        # The solver reads what is below the diagonal, and takes that for ones.
-        system = keys @ k.mT * fading.between
-        known = torch.cat((beta * v, keys * fading.from_start[..., None]), dim=-1)
-        solved = torch.linalg.solve_triangular(system, known, upper=False, unitriangular=True)
-        solved_values, solved_keys = solved.split((v.shape[-1], k.shape[-1]), dim=-1)
-        v, states, state = _carry_delta(state, writes, solved_values, solved_keys, fading)
+        v, states, state = _carry_delta(
+            state, writes, *_solve_delta(k, v, _split(beta[..., None], size), fading), fading
+        )
     out = (q @ k.mT * fading.between) @ v + (q * fading.from_start[..., None]) @ states
     return out.flatten(-3, -2)[..., :n, :], state
+
+
+def _solve_delta(
+    k: Float[Tensor, "*b chunks i d"],
+    v: Float[Tensor, "*c chunks i e"],
+    beta: Float[Tensor, "*c chunks i 1"],
+    fading: "_Fading",
+) -> tuple[Float[Tensor, "*c chunks i e"], Float[Tensor, "*c chunks i d"]]:
+    """Solve a chunk's triangular system for the parts of u without the state before the chunk, and times it."""
+    keys = beta * k
+    # The solver reads what is below the diagonal, and takes that for ones.
+    system = keys @ k.mT * fading.between
+    known = torch.cat((beta * v, keys * fading.from_start[..., None]), dim=-1)
+    solved = torch.linalg.solve_triangular(system, known, upper=False, unitriangular=True)
+    values, keys = solved.split((v.shape[-1], k.shape[-1]), dim=-1)
+    return values, keys
 
 
 @dataclass(frozen=True, eq=False)

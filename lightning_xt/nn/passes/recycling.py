@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -38,7 +40,8 @@ class Recycling(Passes):
         states = torch.zeros_like(x)
         with torch.no_grad():
             for number in range(last):
-                states, _ = run(x + self.norm(states, inputs).to(x.dtype), trace, number)
+                states, made = run(x + self.norm(states, inputs).to(x.dtype), trace, number)
+                trace = replace(trace, drawn=made.drawn)
         return run(x + self.norm(states, inputs).to(x.dtype), trace, last)
 
 

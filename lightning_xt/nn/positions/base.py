@@ -32,8 +32,6 @@ class Position(KeepsConstants, ABC):
     """True if the bias differs between rows with the same positions and mask, because it depends on the tokens."""
     shared: tuple[tuple[str, str], ...] = ()
     """Parts whose results serve later layers, and options that all layers with such a part must have alike."""
-    product_scale: float | None = None
-    """Factor on products of query and key that it adds to the scores itself. None = it adds none."""
     rotates_alike: bool = True
     """True if rotations are the same for all heads and keep their width, so that heads may share a rotated key."""
 
@@ -100,6 +98,7 @@ class Position(KeepsConstants, ABC):
         k: Float[Tensor, "b h j d"],
         where: Where,
         p: Any,
+        scale: float,
     ) -> Float[Tensor, "b h i j"]:
         """Compute a bias that depends on the scores, on the explicit backend only.
 
@@ -109,6 +108,7 @@ class Position(KeepsConstants, ABC):
             k: rotated keys, one for each query head.
             where: positions and mask, without persistent keys.
             p: result of `prepare`.
+            scale: factor on the product of query and key.
         """
         raise TypeError(f"{type(self).__name__} has no pairwise term")
 

@@ -42,7 +42,6 @@ class Combined(Position):
         self.per_row = any(part.per_row for part in parts)
         self.shared = tuple(each for part in parts for each in part.shared)
         self.rotates_alike = all(part.rotates_alike for part in parts)
-        self.product_scale = next((part.product_scale for part in parts if part.product_scale is not None), None)
 
     @property
     def parts(self) -> list[Position]:
@@ -102,9 +101,10 @@ class Combined(Position):
         k: Float[Tensor, "b h j d"],
         where: Where,
         p: Any,
+        scale: float,
     ) -> Float[Tensor, "b h i j"]:
         pairs = [(part, own) for part, own in zip(self.parts, p.parts, strict=True) if part.paired]
-        added = [part.pairwise(scores, q, k, where, own) for part, own in pairs]
+        added = [part.pairwise(scores, q, k, where, own, scale) for part, own in pairs]
         return sum(added[1:], added[0])
 
 

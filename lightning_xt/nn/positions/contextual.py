@@ -44,6 +44,7 @@ class Contextual(Position):
         k: Float[Tensor, "b h j d"],
         where: Where,
         p: Any,
+        scale: float,
     ) -> Float[Tensor, "b h i j"]:
         precise = torch.promote_types(scores.dtype, torch.float32)
         gates = scores.to(precise).sigmoid().masked_fill(~where.dense(), 0.0)

@@ -35,6 +35,12 @@ class DistanceMLP(nn.Module):
         self.offset = nn.Parameter(torch.empty(width).uniform_(-1, 1))
         sizes = replace(shape, dim=width)
         self.norms = nn.ModuleList(nn.Identity() if norm is None else norm(sizes) for _ in range(depth))
+        needing = [part for part in self.norms.modules() if getattr(part, "needed_input", None) is not None]
+        if needing:
+            raise ValueError(
+                f"position: the norm {type(needing[0]).__name__} reads Inputs({needing[0].needed_input}=...), but "
+                "distances have none; choose another norm"
+            )
         self.hidden = nn.ModuleList(nn.Linear(width, width) for _ in range(depth - 1))
         # A constant would change no weight.
         self.to_bias = nn.Linear(width, shape.heads, bias=False)

@@ -25,7 +25,6 @@ class PaTH(Position):
 
     backends = frozenset({"explicit"})
     looks_back = True
-    product_scale: float
     gate_maps = ("to_beta",)
 
     def __init__(self, shape: AttentionShape) -> None:
@@ -34,7 +33,7 @@ class PaTH(Position):
             raise ValueError(
                 "position: PaTH reflects by the tokens between, so it serves causal self-attention only; choose another"
             )
-        self.group, self.product_scale = shape.heads // shape.kv_heads, shape.dim_head**-0.5
+        self.group = shape.heads // shape.kv_heads
         self.to_direction = nn.Linear(shape.dim, shape.kv_heads * shape.dim_head, bias=False)
         self.to_beta = nn.Linear(shape.dim, shape.kv_heads)
 
@@ -56,6 +55,7 @@ class PaTH(Position):
         k: Float[Tensor, "b h j d"],
         where: Where,
         p: Any,
+        scale: float,
     ) -> Float[Tensor, "b h i j"]:
         keys = queries = torch.arange(k.shape[-2], device=k.device)[None]
         if where.cached:
@@ -72,5 +72,5 @@ class PaTH(Position):
             read = (q.to(w.dtype) @ w.mT).masked_fill(~until, 0.0)
             triangle = (beta * (w @ w.mT)).tril(-1)
             solved = torch.linalg.solve_triangular(triangle.mT, read.mT, upper=True, unitriangular=True).mT
-            added = -self.product_scale * solved @ (beta * (w @ k.mT)).tril(-1)
+            added = -scale * solved @ (beta * (w @ k.mT)).tril(-1)
         return torch.zeros_like(added).scatter(-1, at.mT.expand_as(added), added).to(scores.dtype)

@@ -32,7 +32,7 @@ class RandomizedPositions(Position):
         self.inner = inner = position(shape)
         self.backends, self.biased, self.paired = inner.backends, inner.biased, inner.paired
         self.looks_back, self.per_row, self.rotates_alike = inner.looks_back, inner.per_row, inner.rotates_alike
-        self.lowers_scores, self.shared, self.product_scale = inner.lowers_scores, inner.shared, inner.product_scale
+        self.lowers_scores, self.shared = inner.lowers_scores, inner.shared
 
     def place(self, where: Where) -> Where:
         where = self.inner.place(where)
@@ -70,5 +70,6 @@ class RandomizedPositions(Position):
         k: Float[Tensor, "b h j d"],
         where: Where,
         p: Any,
+        scale: float,
     ) -> Float[Tensor, "b h i j"]:
-        return self.inner.pairwise(scores, q, k, where, p)
+        return self.inner.pairwise(scores, q, k, where, p, scale)

@@ -10,8 +10,8 @@ class ResidualLambdas(Residual):
     """Multiply the stream by a learned number before adding the sublayer's output.
 
     Public speedruns of small GPTs. https://github.com/KellerJordan/modded-nanogpt
-    They have one number a layer, from 1.15 to 1.05 over depth; two sublayers here start at its root each. Their share
-    of the embeddings is links: InputLambdas.
+    They have one number a layer, from 1.15 to 1.05 over depth; here each of its two sublayers starts at the root. The
+    embeddings that they add to each layer are links: InputLambdas.
 
     Args:
         first: start of the number in the first layer; it changes linearly over depth.

@@ -6,6 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lightning_xt.core.autocast import disable_autocast
+from lightning_xt.core.packed_documents import find_document_starts
 from lightning_xt.core.shapes import AttentionShape
 from lightning_xt.core.where import Where
 from lightning_xt.nn.score_mods.base import Scored, ScoreMod
@@ -61,8 +62,11 @@ class Selective(ScoreMod):
             seen = where.drop_memory().dense().tril(-1)
         if where.valid is not None:
             seen = seen & where.valid[:, None, :, None]
-        # Positions of the caller may begin anywhere.
-        return seen & ((at if where.order is None else where.order) != 0)[:, None, None]
+        # Positions of the caller may begin anywhere, and those of documents begin again.
+        index = at if where.order is None else where.order
+        if where.order is not None and where.key_documents is not None:
+            index = index - find_document_starts(where.key_documents)
+        return seen & (index != 0)[:, None, None]
 
     def forward(self, scores: Float[Tensor, "b h i j"], p: Any = None) -> Float[Tensor, "b h i j"]:
         return scores - p.to(scores.dtype)

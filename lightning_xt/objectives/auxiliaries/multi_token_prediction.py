@@ -72,6 +72,12 @@ class MultiTokenPrediction(Auxiliary):
             )
             for _ in range(num_tokens - 1)
         )
+        reading = [type(part).__name__ for part in self.layers.modules() if getattr(part, "reads_tokens", False)]
+        if reading:
+            raise ValueError(
+                f"{where} has layers with {reading[0]}, which reads token ids, but they get hidden states only; "
+                "choose another part"
+            )
         initialize(self, calls=2)
 
     def forward(

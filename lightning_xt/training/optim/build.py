@@ -94,9 +94,9 @@ class OptimizerOptions:
         if self.scheduler is None:
             return
         self.scheduler.base_lrs = [built["initial_lr"] for built in self._groups]
-        shares = [share(self.scheduler.last_epoch) for share in self.scheduler.lr_lambdas]
-        for group, base, share in zip(self.optimizer.param_groups, self.scheduler.base_lrs, shares, strict=True):
-            group["lr"] = base * share
+        factors = [rule(self.scheduler.last_epoch) for rule in self.scheduler.lr_lambdas]
+        for group, base, factor in zip(self.optimizer.param_groups, self.scheduler.base_lrs, factors, strict=True):
+            group["lr"] = base * factor
         step, now = self.scheduler.last_epoch, self.optimizer.param_groups[0]["lr"]
         if step and not math.isclose(before, now, rel_tol=1e-6):
             rank_zero_info(

@@ -1,15 +1,17 @@
 """Maximal update parametrisation: learning rates that hold at every width."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import nn
 from torch.optim import Adam, AdamW, Optimizer
 
+from lightning_xt.models.token_embedding import TokenEmbedding
 from lightning_xt.nn.attention.attention import Attention
 from lightning_xt.nn.attention.base import find_recurrences
 from lightning_xt.nn.heads.base import Head
+from lightning_xt.nn.norms.unit_norm import UnitNorm
 from lightning_xt.system.option_checks import check_option
 from lightning_xt.training.optim.matrix_optimizer import MatrixOptimizer
 from lightning_xt.training.optim.parameter_groups import list_stacked_rows
@@ -28,7 +30,8 @@ class MaximalUpdate:
     outputs / inputs. What grows with the width is found by comparison with the same network at the base width. There
     nothing changes. Elsewhere:
 
-        linear map, head, gate     AdamW's learning rate is divided by the growth of the inputs
+        linear map, head, gate     AdamW's learning rate is divided by the growth of the inputs; a part's
+                                   `query_vectors` name vectors that are such maps, to one number
         hidden matrix of Muon      its learning rate is multiplied so that the spectral condition holds; maps whose
                                    inputs and outputs both grow need no change
         embedding, gain, bias      no change
@@ -54,6 +57,7 @@ class MaximalUpdate:
         linears = {id(part.weight) for part in network.modules() if isinstance(part, nn.Linear)}
         tables = {id(part.weight) for part in network.modules() if isinstance(part, nn.Embedding)}
         rows, base_rows = list_stacked_rows(network), list_stacked_rows(base)
+        queries = {id(vector) for vector in _list_query_vectors(network)}
         for name, p in network.named_parameters():
             if name not in shapes or shapes[name].dim() != p.dim():
                 raise ValueError(f"model.mup_base_dim: {name} has no counterpart at the base width; {OMIT[3:]}")
@@ -61,6 +65,8 @@ class MaximalUpdate:
             if id(p) in linears:
                 pairs = zip(rows.get(id(p), p.shape[:1]), base_rows.get(id(its), its.shape[:1]), strict=True)
                 self.maps[name] = [((mine, p.shape[1]), (other, its.shape[1])) for mine, other in pairs]
+            elif id(p) in queries:
+                self.maps[name] = [((1, len(p)), (1, len(its)))]
             elif id(p) not in tables and p.shape != its.shape and sum(size > 1 for size in p.shape) > 1:
                 raise ValueError(
                     f"model.mup_base_dim: {name} {tuple(p.shape)} grows with the width, but is neither a linear map "
@@ -133,11 +139,30 @@ def _refuse_parts(network: nn.Module) -> None:
                 f"model.mup_base_dim: score: {type(part.score).__name__} has a scale, which the width decides; omit "
                 f"the scale, {OMIT}"
             )
+        if isinstance(part, UnitNorm):
+            raise ValueError(
+                "model.mup_base_dim: UnitNorm gives vectors a length whose growth with the width has no rule; choose "
+                f"another norm, such as RMSNorm, {OMIT}"
+            )
+        if isinstance(part, TokenEmbedding) and part.projection is not None:
+            raise ValueError(
+                "model.mup_base_dim: embedding_dim makes one map serve before the first layer and, transposed, after "
+                f"the last one, but the two need different learning rates; omit embedding_dim, {OMIT}"
+            )
     if names := find_recurrences(network):
         raise ValueError(
             f"model.mup_base_dim: attention: {', '.join(names)} is a recurrence, for whose state there is no rule; set "
             f"--model.decoder.attention Attention, {OMIT}"
         )
+
+
+def _list_query_vectors(network: nn.Module) -> Iterator[nn.Parameter]:
+    """List the vectors that make one number of a token's features by a product."""
+    for part in network.modules():
+        for name in getattr(part, "query_vectors", ()):
+            # Some calls do without.
+            if getattr(part, name) is not None:
+                yield getattr(part, name)
 
 
 def choose_update(

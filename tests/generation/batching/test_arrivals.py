@@ -15,9 +15,11 @@ from lightning_xt.core.inputs import Inputs
 from lightning_xt.generation.batching.scheduler import Scheduler
 from lightning_xt.generation.engine import run_requests
 from lightning_xt.generation.filters.banned import Banned
+from lightning_xt.generation.filters.base import Filter, Logits
 from lightning_xt.generation.filters.forced import Forced
 from lightning_xt.generation.filters.no_repeat_ngram import NoRepeatNgram
 from lightning_xt.generation.filters.top_k import TopK
+from lightning_xt.generation.history import History
 from lightning_xt.generation.models.contrastive import Contrastive
 from lightning_xt.generation.requests import GeneratedToken, Request, SamplingParams
 from lightning_xt.models.decoder import Decoder
@@ -155,6 +157,24 @@ def test_sequences_of_one_prompt_share_its_prefill() -> None:
         scheduler.advance()
         scheduler.advance()
     assert shapes == [(1, 9), (3, 1)]
+
+
+class Only(Filter):
+    """A filter of the caller, whose options its `repr` does not show."""
+
+    def __init__(self, token: int) -> None:
+        self._token = token
+
+    def __call__(self, logits: Logits, history: History) -> Logits:
+        return torch.full_like(logits, float("-inf")).index_fill(1, torch.tensor([self._token]), 0.0)
+
+
+def test_requests_keep_their_own_custom_filters() -> None:
+    scheduler = Scheduler(randomise(decoder), rows=2, tokens=9)
+    requests = [Request(prompt=torch.arange(3), max_new_tokens=2)] * 2
+    params = [SamplingParams(filters=[Only(token)]) for token in (3, 7)]
+    found = serve(scheduler, requests, params, seed=0, cancelled=set())
+    assert [[each.token for each in found[number]] for number in (0, 1)] == [[3, 3], [7, 7]]
 
 
 def test_alternatives_are_the_most_likely_tokens() -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_xt.core.inputs import Inputs
+from lightning_xt.core.memories import Memories
 from lightning_xt.generation.batching.row_inputs import select_row, stack_inputs, step_inputs
 from lightning_xt.generation.requests import Request
 
@@ -124,6 +125,14 @@ def test_soft_tokens_are_counted() -> None:
         5,
         10,
     )
+
+
+def test_memories_are_refused() -> None:
+    inputs = Inputs(memories=Memories((numbers(1, 2, 3),)))
+    rule = r"^Inputs\(memories=\.\.\.\) is for forwards, not for requests; omit it, and begin the prompt with the re"
+    for read in (lambda: select_row(inputs, 0), lambda: stack_inputs([inputs])):
+        with pytest.raises(ValueError, match=rule):
+            read()
 
 
 @pytest.mark.parametrize(

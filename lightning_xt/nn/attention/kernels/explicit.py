@@ -16,7 +16,8 @@ def attend_explicit(q: Tensor, k: Tensor, v: Tensor, scoring: Scoring) -> Tensor
     if scoring.position is not None and scoring.position.paired:
         own = scoring.where.memory
         where = scoring.where.drop_memory()
-        added = scoring.position.pairwise(scores[..., own:], q, k[..., own:, :], where, scoring.prepared)
+        rest = scores[..., own:], q, k[..., own:, :], where, scoring.prepared
+        added = scoring.position.pairwise(*rest, scoring.scale)
         scores = scores + nn.functional.pad(added, (own, 0))
     bias = scoring.dense_bias(q.shape[0], q.shape[1])
     if bias is not None:
