@@ -180,7 +180,7 @@ def compare(first: Sequence[float], second: Sequence[float]) -> dict[str, Any]:
         "value": found.p,
         "unit": "p, two-sided",
         "difference": round(found.value, 4),
-        "t": round(found.t, 2),
+        "t": round(found.value / found.error, 2),
         "degrees": round(found.degrees, 2),
     }
 

@@ -11,9 +11,9 @@ Sizes are those of the parameters of --config, by name and type. FSDP2 gathers e
 rest with the network, once; rows are padded to a multiple of the processes. A step has one batch, in which each
 sublayer runs once. `value` is what a GPU sends, and receives, if every collective is a ring over all GPUs, of which
 there are W: 2 (W - 1) / W of the bytes of an all-reduce, and (W - 1) / W of those of a gathered or scattered tensor. As
-much leaves each node, whatever the number of its GPUs. The norm of the gradients takes a number for each parameter
-under FSDP2; logged values, at some steps only, are omitted. FSDP2 shards over all processes; hybrid shards (HSDP) do
-not exist here.
+much leaves each node, whatever the number of its GPUs. The number of targets of a step and the sum of their losses are
+added up. The norm of the gradients takes a number for each parameter under FSDP2; logged values, at some steps only,
+are omitted. FSDP2 shards over all processes; hybrid shards (HSDP) do not exist here.
 
 `CollectiveCounter` counts the bytes of the collectives that a step really calls, for a comparison with these.
 """
@@ -36,6 +36,8 @@ from lightning_xt.training.optim.parameter_groups import parameter_groups
 CONFIGS = Path(__file__).parents[1] / "configs"
 Traffic = dict[str, int]
 """Bytes of the full tensors that collectives gather, scatter or average, by the kind of the collective."""
+SUMS = 8
+"""Bytes of the number of targets and the sum of their losses, in float32."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -88,12 +90,12 @@ def count_ddp(model: nn.Module) -> Counter[str]:
     gradients = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
     # Buffers are those of the first process at every forward.
     buffers = sum(buffer.numel() * buffer.element_size() for buffer in model.buffers())
-    return Counter({"all_reduce": gradients} | ({"broadcast": buffers} if buffers else {}))
+    return Counter({"all_reduce": gradients + SUMS} | ({"broadcast": buffers} if buffers else {}))
 
 
 def count_fsdp2(model: LanguageModel, processes: int) -> Counter[str]:
     """Return the traffic of a step under FSDP2, without that of the optimizer."""
-    found: Counter[str] = Counter()
+    found: Counter[str] = Counter({"all_reduce": SUMS})
     for unit, gathers in list_units(model.network):
         # The norm of the gradients: that of each shard is a number.
         found["all_reduce"] += sum(p.element_size() for p in unit if p.requires_grad)

@@ -48,12 +48,14 @@ class Difference:
 
     Args:
         value: the difference.
+        error: its standard error.
         margin: half the width of its 95 % interval.
         p: probability of a difference at least as large if there is none, two-sided.
         degrees: degrees of freedom of the test.
     """
 
     value: float
+    error: float
     margin: float
     p: float
     degrees: float
@@ -102,10 +104,11 @@ def check_sum(groups: Sequence[tuple[float, Sequence[float]]], prior: Spread | N
     error = math.sqrt(sum(parts))
     if not error:
         # All repeats agree.
-        return Difference(value, 0.0, 0.0 if value else 1.0, math.inf)
+        return Difference(value, 0.0, 0.0, 0.0 if value else 1.0, math.inf)
     weights = math.fsum(part**2 / each.degrees for part, each in zip(parts, spreads, strict=True))
     degrees = sum(parts) ** 2 / weights if weights else math.inf
-    return Difference(value, find_quantile(CONFIDENCE, degrees) * error, find_p_value(value / error, degrees), degrees)
+    margin = find_quantile(CONFIDENCE, degrees) * error
+    return Difference(value, error, margin, find_p_value(value / error, degrees), degrees)
 
 
 def moderate(spread: Spread, prior: Spread | None) -> Spread:
