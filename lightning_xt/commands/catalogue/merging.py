@@ -12,7 +12,7 @@ from lightning_xt.system.public_names import find_public
 
 
 def merge(first: Mapping[str, Any], second: Mapping[str, Any], owner: type | None = None) -> dict[str, Any]:
-    """Return options with others on top of them; unlike those of a config, lists are joined, each entry once.
+    """Return options with others on top of them; unlike those of a config, lists are joined, each class once.
 
     Two classes of one option are both kept if one holds the other, as Cycle holds Attention, or if their family has a
     class that holds several; else the second replaces the first. The defaults of the owner, the class that has the
@@ -22,7 +22,7 @@ def merge(first: Mapping[str, Any], second: Mapping[str, Any], owner: type | Non
     for name, value in second.items():
         before = merged.get(name)
         if isinstance(before, list) and isinstance(value, list):
-            value = before + [each for each in value if each not in before]
+            value = before + [each for each in value if not isinstance(each, str | Mapping) or each not in before]
         elif None not in (before, value) and (isinstance(before, Mapping) or isinstance(value, Mapping)):
             default = known[name].default if name in known else None
             one, two = Choice.read(before, default), Choice.read(value, default)
