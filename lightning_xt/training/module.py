@@ -30,7 +30,7 @@ from lightning_xt.training.optim.build import OptimizerOptions, build_scaled
 from lightning_xt.training.optim.parameter_groups import OptimizerFactory
 from lightning_xt.training.optim.schedules.base import ScheduleFactory
 from lightning_xt.training.run_metadata import run_metadata
-from lightning_xt.training.step_boundaries import count_run_steps
+from lightning_xt.training.step_boundaries import count_run_steps, is_logged
 from lightning_xt.training.step_skipping import drop_first_momentum, nan_if_not_finite, skip_step, total_norm
 from lightning_xt.training.strategies.same_processes import compare_processes
 from lightning_xt.training.strategies.sharding import refuse_parameters, shard
@@ -245,8 +245,7 @@ class TransformerModule(TextModule):
     @property
     def logs_this_step(self) -> bool:
         """True if values logged in this step are written. Each value costs the time of a small kernel or several."""
-        every = max(1, self.trainer.log_every_n_steps)  # type: ignore[attr-defined]
-        return bool((self.trainer.global_step + 1) % every == 0)
+        return is_logged(self.trainer, self.trainer.global_step + 1)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self._trainer is not None:

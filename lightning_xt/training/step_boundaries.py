@@ -38,6 +38,12 @@ def at_step_boundary(trainer: Trainer) -> bool:
     return not trainer.fit_loop.epoch_loop._should_accumulate()
 
 
+def is_logged(trainer: Trainer, step: int) -> bool:
+    """Return True if the metrics of an optimizer step, counted from 1, are logged; those of a run's last step are."""
+    every = trainer.log_every_n_steps  # type: ignore[attr-defined]
+    return bool(every) and (step % every == 0 or step == trainer.max_steps)
+
+
 def is_validation_due(trainer: Trainer) -> bool:
     """Return True if a validation follows the batch that ends."""
     interval = trainer.val_check_batch

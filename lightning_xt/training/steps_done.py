@@ -4,6 +4,8 @@ from typing import Any
 
 from lightning.pytorch.trainer.connectors.logger_connector.logger_connector import _LoggerConnector
 
+from lightning_xt.training.step_boundaries import is_logged
+
 
 class StepsDone(_LoggerConnector):
     """Connector that logs a step's metrics and its validation at the steps done; Lightning's logs at one less.
@@ -31,12 +33,8 @@ class StepsDone(_LoggerConnector):
 
     @property
     def should_update_logs(self) -> bool:
-        # Lightning's counter is one less.
-        step = self._count(self._step - 1)
-        try:
-            return super().should_update_logs
-        finally:
-            self._count(step)
+        # Lightning's is also True at steps of a Trainer that should stop, for which nothing new has been logged.
+        return is_logged(self.trainer, self._step) if self.trainer.training else super().should_update_logs
 
     def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
         """Log metrics, at the steps done unless another step is given."""

@@ -28,7 +28,7 @@ model:
     decoder: {dim: 16, depth: 2, dropout: 0.2, attention: {heads: 2}}
     optimizer: {class_path: AdamW, init_args: {lr: 0.01, weight_decay: 0.1}}
     schedule: {class_path: WarmupCosine, init_args: {warmup_steps: 10}}
-trainer: {accelerator: cpu, gradient_clip_val: 1.0, log_every_n_steps: 1, enable_progress_bar: false,
+trainer: {accelerator: cpu, gradient_clip_val: 1.0, log_every_n_steps: 5, enable_progress_bar: false,
   limit_val_batches: 8}
 sample_text: {generation: {max_new_tokens: 4}, prompts: [the]}
 """
@@ -46,7 +46,7 @@ model:
     decoder: {dim: 16, depth: 1, dropout: 0.2, attention: {heads: 2, position: Rotary}}
     optimizer: {class_path: AdamW, init_args: {lr: 0.01, weight_decay: 0.1}}
     schedule: {class_path: WarmupCosine, init_args: {warmup_steps: 10}}
-trainer: {accelerator: cpu, gradient_clip_val: 1.0, log_every_n_steps: 1, enable_progress_bar: false}
+trainer: {accelerator: cpu, gradient_clip_val: 1.0, log_every_n_steps: 5, enable_progress_bar: false}
 sample_text: {generation: {max_new_tokens: 4}}
 """
 SAVED = 8

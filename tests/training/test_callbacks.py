@@ -256,7 +256,9 @@ def test_throughput_is_measured_once_a_step(monkeypatch):
             shown.append(name)
 
     module, loader = SimpleNamespace(log=log, device=torch.device("cpu")), Loader([])
-    trainer = SimpleNamespace(global_step=0, world_size=1, log_every_n_steps=1, train_dataloader=loader, loggers=[])
+    trainer = SimpleNamespace(
+        global_step=0, world_size=1, max_steps=-1, log_every_n_steps=1, train_dataloader=loader, loggers=[]
+    )
     callback = throughput.Throughput()
     loader.waited = 100.0  # before training
     callback.on_train_start(trainer, module)

@@ -27,6 +27,7 @@ def begin(monkeypatch):
             global_step=step,
             world_size=2,
             log_every_n_steps=2,
+            max_steps=-1,
             train_dataloader=None,
             loggers=[logger],
             state=SimpleNamespace(fn="fit"),

@@ -5,7 +5,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_xt.system.option_checks import check_option
 from lightning_xt.training.run_phases import resolve_steps
-from lightning_xt.training.step_boundaries import count_run_steps
+from lightning_xt.training.step_boundaries import count_run_steps, is_logged
 
 
 class LinearSchedule(Callback, ABC):
@@ -56,7 +56,7 @@ class LinearSchedule(Callback, ABC):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         value = self.apply(trainer, self.find_fraction(trainer.global_step))
-        if (trainer.global_step + 1) % max(1, trainer.log_every_n_steps) == 0:  # type: ignore[attr-defined]
+        if is_logged(trainer, trainer.global_step + 1):
             pl_module.log(self.metric, value)
 
     def find_fraction(self, step: int) -> float:

@@ -13,6 +13,7 @@ from lightning_xt.system.files import replace_file
 from lightning_xt.system.json_text import to_json
 from lightning_xt.training.callbacks.exact_resume import ExactResume
 from lightning_xt.training.callbacks.run_folder import find_run_folder
+from lightning_xt.training.step_boundaries import is_logged
 
 FILE = "non_finite.json"
 
@@ -68,7 +69,7 @@ class NonFinite(Callback):
         self._ends[step] = trainer.fit_loop.epoch_loop.total_batch_idx + 1
         # A user's module may lack it.
         self._count(getattr(pl_module, "faulty_step", False), step)
-        if step % max(1, trainer.log_every_n_steps) == 0:  # type: ignore[attr-defined]
+        if is_logged(trainer, step):
             pl_module.log("optim/skipped_steps", float(self._look(trainer)))
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -15,7 +15,7 @@ from rich.progress import TextColumn
 
 from lightning_xt.system.core_use import CoreMeter
 from lightning_xt.system.time_left import TimeLeft, format_seconds
-from lightning_xt.training.step_boundaries import at_step_boundary
+from lightning_xt.training.step_boundaries import at_step_boundary, is_logged
 
 NAMES = {"train/loss": "loss", "speed/tokens_per_second": "tokens/s", "speed/mfu": "mfu"}
 """Shorter names of the metrics that come first."""
@@ -149,8 +149,7 @@ class StepProgressBar(RichProgressBar):
         return "Training  "
 
     def _is_logged(self, trainer: Trainer) -> bool:
-        every = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        return bool(every and trainer.global_step % every == 0 and at_step_boundary(trainer))
+        return is_logged(trainer, trainer.global_step) and at_step_boundary(trainer)
 
     def _begin(self, what: str, batches: Sequence[int | float]) -> None:
         """Begin an evaluation with these numbers of batches, one a loader."""

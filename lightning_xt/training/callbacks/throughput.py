@@ -9,6 +9,7 @@ from lightning_xt.core.batch import LaneBatch, PackedBatch
 from lightning_xt.data.base import DataModule
 from lightning_xt.data.loading.loader import Loader
 from lightning_xt.training.metrics.utilization import count_training_flops, find_peak_flops, measure_peak_memory
+from lightning_xt.training.step_boundaries import is_logged
 
 SETTLED = 10.0
 """Seconds of training before the machine's limit is measured, which takes a moment."""
@@ -68,9 +69,8 @@ class Throughput(Callback):
         tokens = find_targets(batch)
         # Nothing predicts the first token of each row.
         self._tokens += tokens.shape[0] * (tokens.shape[1] - 1) * trainer.world_size
-        steps = max(1, trainer.log_every_n_steps)  # type: ignore[attr-defined]
         # A step may take several batches; most of them do not end it.
-        if trainer.global_step % steps == 0 and trainer.global_step != self._measured:
+        if is_logged(trainer, trainer.global_step) and trainer.global_step != self._measured:
             self._measured = trainer.global_step
             rates = self._measure(time.perf_counter(), trainer, pl_module, tokens.shape[1] - 1)
             for name, value in rates.items():
