@@ -189,9 +189,13 @@ def test_a_resume_whose_first_batch_fails_leaves_the_run_as_it_was(fresh, capsys
     assert {path: path.read_bytes() for path in Path("runs").rglob("*") if path.is_file()} == before
 
 
-def test_epochs_count_where_their_length_is_limited(fresh):
-    options = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "3"]
+def test_epochs_count_where_their_length_is_limited(fresh, capsys):
+    options = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "3", "--trainer.enable_progress_bar=true"]
     assert main(["fit", "-c", "tiny.yaml", *options, "--validate_every", "2"]) == 0
+    out = capsys.readouterr().out
+    assert "at most 6 steps" in out and "step 3/3  " in out and "/6" not in out
+    # The schedule ends with the run: a tenth of the learning rate.
+    assert float(read_rows()[-1]["optim/lr"]) == pytest.approx(1e-4)
     assert torch.load("runs/tiny/0/checkpoints/last.ckpt", weights_only=True)["global_step"] == 3
 
 

@@ -142,11 +142,20 @@ def test_norms_on_queries_and_keys_go_with_every_kernel(position: PositionFactor
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
-@pytest.mark.parametrize("compile", [False, True, {"mode": "reduce-overhead"}], ids=str)
+@pytest.mark.parametrize(
+    ("optimizer", "compile"),
+    [
+        ({"class_path": "MuonAdamW"}, False),
+        ({"class_path": "MuonAdamW"}, True),
+        ({"class_path": "MuonAdamW"}, {"mode": "reduce-overhead"}),
+        ({"class_path": "AdamW", "init_args": {"fused": True}}, False),
+    ],
+    ids=str,
+)
 def test_no_step_waits_for_the_device(
-    compile: bool | dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    optimizer: dict[str, Any], compile: bool | dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Steps of the Trainer without logging do not wait, with Muon, tokens on the device and a moving average."""
+    """Steps of the Trainer without logging do not wait, with tokens on the device and a moving average."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "corpus.txt").write_text("the quick brown fox jumps over the lazy dog\n" * 400)
 
@@ -160,7 +169,7 @@ def test_no_step_waits_for_the_device(
 
     config = {
         "decoder": {"dim": 64, "depth": 2, "attention": {"heads": 2, "qk_norm": "RMSNorm"}},
-        "optimizer": {"class_path": "MuonAdamW"},
+        "optimizer": optimizer,
         "schedule": "WarmupStableDecay",
         "compile": compile,
     }

@@ -665,3 +665,24 @@ def test_cases_r18_another_schedule_of_a_resume_is_reported(trained, caplog):
     # A cosine to a tenth, from step 2 on: at its end here, and at 4 of 9 steps there.
     assert f"{1e-3 * (0.1 + 0.9 * (1 + math.cos(4 / 9 * math.pi)) / 2):.3g}" == "0.000628"
     assert "the learning rate of step 6 is 0.000628 by this schedule and 0.0001 in the checkpoint: " in caplog.text
+
+
+def test_a_run_that_goes_back_has_the_best_checkpoint_of_its_own_branch(fresh, capsys):
+    options = ["--validate_every=2", "--checkpoint_every=2", "--keep_checkpoints=3", "--model.optimizer.lr=0.01"]
+    assert main(["fit", "-c", "tiny.yaml", *options]) == 0
+    folder = Path("runs/tiny/0")
+    back = ["fit", "-c", f"{folder}/config.yaml", "--ckpt_path", f"{folder}/checkpoints/step-2.ckpt"]
+    abandoned = load(folder, "best")["global_step"]
+    assert abandoned > 2
+    capsys.readouterr()
+    # Without a callback that replaces the file, its loss is that of its own weights.
+    without = [*back, "--standard.best_checkpoint=null", "--model.optimizer.lr=3"]
+    measured = {int(row["step"]): float(row["val/loss"]) for row in read_rows() if row["val/loss"]}
+    assert main(without) == 0
+    assert f"val/loss={measured[abandoned]:.6f}" in capsys.readouterr().out
+    assert measured[abandoned] < 10 < float(read_rows()[-1]["val/loss"])
+    assert main([*back, "--model.optimizer.lr=3"]) == 0
+    losses = {float(row["val/loss"]): int(row["step"]) for row in read_rows() if row["val/loss"] and row["step"] > "2"}
+    assert f"val/loss={min(losses):.6f}" in capsys.readouterr().out
+    assert load(folder, "best")["global_step"] == losses[min(losses)]
+    assert min(losses) > 10

@@ -31,7 +31,7 @@ from lightning_xt.training.optim.parameter_groups import OptimizerFactory
 from lightning_xt.training.optim.schedules.base import ScheduleFactory
 from lightning_xt.training.run_metadata import run_metadata
 from lightning_xt.training.step_boundaries import count_run_steps, is_logged
-from lightning_xt.training.step_skipping import drop_first_momentum, nan_if_not_finite, skip_step, total_norm
+from lightning_xt.training.step_skipping import drop_first_momentum, nan_if_not_finite, skip_step, total_norm, unscale
 from lightning_xt.training.strategies.same_processes import compare_processes
 from lightning_xt.training.strategies.sharding import refuse_parameters, shard
 from lightning_xt.training.text_module import TextModule
@@ -224,7 +224,7 @@ class TransformerModule(TextModule):
         self.step_batches = 0
         norm = total_norm(parameters)
         if self.logs_this_step:
-            self.log("optim/grad_norm", norm)
+            self.log("optim/grad_norm", unscale(norm, optimizer, self.trainer.precision_plugin))
             self.log("optim/lr", optimizer.param_groups[0]["lr"])
         if self._lost is None:
             self.skipped_step = self.faulty_step = skip_step(optimizer, norm)

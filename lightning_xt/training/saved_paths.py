@@ -4,6 +4,7 @@ import os
 import re
 from typing import Any
 
+import torch
 from lightning.fabric.utilities.cloud_io import get_filesystem
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -12,8 +13,9 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 def localize_saved_paths(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
     """Replace the paths of checkpoint callbacks, in place, by those of the files in the run's own folder.
 
-    A path whose name the callback does not give to its files is dropped, and so is the path of a missing file. The
-    best score is dropped with the path of its file, however the folder is spelled.
+    A path whose name the callback does not give to its files is dropped, and so is the path of a missing file, and of
+    a ranked one of a later step: a run that goes back does not rank the model of another branch. The best score is
+    dropped with the path of its file, however the folder is spelled.
     """
     states = checkpoint.get("callbacks")
     if not isinstance(states, dict):
@@ -21,22 +23,35 @@ def localize_saved_paths(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
     for callback in trainer.checkpoint_callbacks:
         state = states.get(callback.state_key)
         if isinstance(callback, ModelCheckpoint) and isinstance(state, dict):
-            states[callback.state_key] = _localize(callback, state)
+            states[callback.state_key] = _localize(callback, state, checkpoint.get("global_step"))
 
 
-def _localize(callback: ModelCheckpoint, state: dict[str, Any]) -> dict[str, Any]:
-    template = callback.filename or "{epoch}-{step}"
-    best = _own_path(callback, template, state.get("best_model_path"))
+def _localize(callback: ModelCheckpoint, state: dict[str, Any], step: Any) -> dict[str, Any]:
+    def rank(path: Any) -> str:
+        own = _own_path(callback, callback.filename or "{epoch}-{step}", path)
+        later = own and callback.monitor is not None and isinstance(step, int) and _read_step(own) > step
+        return "" if later else own
+
+    best = rank(state.get("best_model_path"))
     last = _own_path(callback, callback.CHECKPOINT_NAME_LAST, state.get("last_model_path"))
     localized = {**state, "dirpath": callback.dirpath, "best_model_path": best, "last_model_path": last}
-    kept = {_own_path(callback, template, path): score for path, score in (state.get("best_k_models") or {}).items()}
+    kept = {rank(path): score for path, score in (state.get("best_k_models") or {}).items()}
     kept.pop("", None)
-    worst = _own_path(callback, template, state.get("kth_best_model_path"))
+    worst = rank(state.get("kth_best_model_path"))
     if best and (worst or not state.get("kth_best_model_path")):
         return {**localized, "best_k_models": kept, "kth_best_model_path": worst}
     for name in ("best_k_models", "kth_best_model_path", "kth_value"):
         localized.pop(name, None)
     return {**localized, "best_model_path": "", "best_model_score": None}
+
+
+def _read_step(file: str) -> int:
+    """Read the step of a checkpoint, and none of its weights; -1 if it has none."""
+    try:
+        return int(torch.load(file, weights_only=True, mmap=True, map_location="cpu")["global_step"])
+    except Exception:
+        # Python's unpickler raises almost anything for a file that it did not write.
+        return -1
 
 
 def _own_path(callback: ModelCheckpoint, template: str, path: Any) -> str:

@@ -12,7 +12,9 @@ def count_run_steps(
     user: str = "the learning rate's schedule",
     way_out: str = ", or --model.schedule null for a constant learning rate",
 ) -> int:
-    """Return the optimizer steps of a run: max_steps, or those of its epochs; ValueError if the run has no end.
+    """Return the optimizer steps of a run: the fewer of max_steps and those of its epochs.
+
+    ValueError if the run has no end.
 
     Args:
         trainer: of the run, whose epochs open the training data.
@@ -20,16 +22,24 @@ def count_run_steps(
         user: needs the number, in the message.
         way_out: of the message, besides max_steps.
     """
-    steps = trainer.max_steps if planned is None else planned
-    if steps < 1 and (trainer.max_epochs or -1) > 0:
-        # Only here, because it opens the training data.
-        found = trainer.estimated_stepping_batches
-        steps = -1 if found == math.inf else int(found)
+    steps = find_run_steps(trainer, planned)
     if steps < 1:
         raise ValueError(
             f"trainer.max_steps is {steps}, but {user} needs the length of the run in optimizer steps; set "
             f"--trainer.max_steps{way_out}"
         )
+    return steps
+
+
+def find_run_steps(trainer: Trainer, planned: int | None = None) -> int:
+    """Return the optimizer steps of a run as `count_run_steps` does; -1 if the run has no end."""
+    steps = trainer.max_steps if planned is None else planned
+    # A `fast_dev_run` has one epoch of few batches.
+    if (trainer.max_epochs or -1) > 0 and (steps < 1 or not trainer.fast_dev_run):  # type: ignore[attr-defined]
+        # Only here, because it opens the training data.
+        found = trainer.estimated_stepping_batches
+        epochs = -1 if found == math.inf else int(found)
+        steps = epochs if steps < 1 else min(steps, epochs)
     return steps
 
 

@@ -28,12 +28,24 @@ def total_norm(parameters: Sequence[Tensor]) -> Tensor:
     return whole
 
 
+def unscale(norm: Tensor, optimizer: Optimizer, precision: Any) -> Tensor:
+    """Return the norm of the gradients of the loss itself; float16 multiplies the loss by a scale.
+
+    Args:
+        norm: norm of the gradients before a step.
+        optimizer: fused optimizers of torch divide by the scale within their steps, Lightning before those of others.
+        precision: precision plugin of the Trainer.
+    """
+    scale = getattr(getattr(precision, "scaler", None), "_scale", None)
+    return norm if scale is None or not getattr(optimizer, "_step_supports_amp_scaling", False) else norm / scale
+
+
 def skip_step(optimizer: Optimizer, norm: Tensor) -> Tensor | bool:
     """Let the optimizer skip its next step if the norm of the gradients is not finite.
 
     Optimizers with `found_inf` (the fused ones of torch among them) get a number on the device, so nothing waits for
-    it. Other optimizers lose their gradients, which reads the norm from the device; so does a first step with momentum.
-    A norm on the CPU is read at once, which takes less time than operations on it.
+    it. Other optimizers lose their gradients, so that every step reads the norm from the device, and waits for it; so
+    does a first step with momentum. A norm on the CPU is read at once, which takes less time than operations on it.
 
     Returns:
         True if the step is skipped: a number on the device, or a plain value if it had to be read.

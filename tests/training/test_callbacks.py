@@ -25,6 +25,7 @@ from lightning_xt.generation.filters.min_p import MinP
 from lightning_xt.generation.methods.prompt_lookup import PromptLookup
 from lightning_xt.inference.generation_options import GenerationOptions
 from lightning_xt.training.callbacks import throughput
+from lightning_xt.training.callbacks.exact_resume import ExactResume
 from lightning_xt.training.callbacks.sample_text import SampleText
 from lightning_xt.training.callbacks.step_progress_bar import StepProgressBar
 from lightning_xt.training.language_model import LanguageModel
@@ -303,3 +304,22 @@ def test_what_a_run_means(tmp_path):
         find_checkpoint(runs / "2")
     assert find_run(runs / "0" / "config.yaml") == find_run(runs / "0" / "checkpoints" / "best.ckpt") == runs / "0"
     assert find_run(tmp_path / "config.yaml") is None
+
+
+@pytest.mark.parametrize("kind", ["cuda", "mps"])
+def test_each_batch_seeds_the_generator_of_its_gpu(kind, monkeypatch):
+    seeds = []
+    for each in ("cuda", "mps"):
+        monkeypatch.setattr(getattr(torch, each), "manual_seed", lambda seed, each=each: seeds.append((each, seed)))
+    loop = SimpleNamespace(total_batch_idx=0)
+    trainer = SimpleNamespace(
+        fit_loop=SimpleNamespace(epoch_loop=loop), global_step=0, global_rank=0, _logger_connector=None
+    )
+    callback, module = ExactResume(), SimpleNamespace(device=torch.device(kind))
+    callback.load_state_dict({"seed": 3})
+    with torch.random.fork_rng(devices=[]):
+        for loop.total_batch_idx in (0, 1, 0):
+            callback.on_train_batch_start(trainer, module, None, 0)
+    assert {each for each, _ in seeds} == {kind}
+    first, second, again = (seed for _, seed in seeds)
+    assert first == again != second

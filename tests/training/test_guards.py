@@ -342,6 +342,15 @@ def test_in_float16_only_a_loss_is_a_fault(callback, counted, folder):
     assert watched.counts[-1] == counted
 
 
+def test_the_norm_of_a_gradient_has_no_scale(folder):
+    norms = []
+    for optimizer, plugins in (("fused", []), ("fused", [Scaled()]), ("not fused", [Scaled()])):
+        torch.manual_seed(0)
+        trainer = fit(trained=model(optimizer), steps=1, plugins=plugins)
+        norms.append(float(trainer.callback_metrics["optim/grad_norm"]))
+    assert norms == pytest.approx([norms[0]] * 3, rel=0.05)
+
+
 # Nothing here changes a sublayer's output in place.
 @pytest.mark.filterwarnings("ignore:FSDP2-wrapped module .* returned a view tensor")
 @pytest.mark.parametrize("strategy", [lambda: "ddp", FSDP2], ids=["DDP", "FSDP2"])

@@ -51,11 +51,12 @@ def test_the_mean_by_hand(folder, length, every, samples):
     assert len(watch.seen) == 2
 
 
-def test_steps_of_several_batches_and_of_epochs(folder):
+@pytest.mark.parametrize("steps", [-1, 100])
+def test_steps_of_several_batches_and_of_epochs(steps, folder):
     watch, model = Watch(), build()
     epochs = {"max_epochs": 2, "limit_train_batches": 5, "check_val_every_n_epoch": 1, "val_check_interval": 1.0}
     # Two steps of two batches and one of one batch an epoch.
-    fit(model, TailAverage(0.5), watch, steps=-1, accumulate_grad_batches=2, **epochs, **EXACT)
+    fit(model, TailAverage(0.5), watch, steps=steps, accumulate_grad_batches=2, **epochs, **EXACT)
     assert len(watch.steps) == 10
     check_equal(flat(model.state_dict()), mean(watch.steps, 7, 9, 10))
 

@@ -6,10 +6,19 @@ from pathlib import Path
 
 from lightning.pytorch import Trainer
 
+from lightning_xt.training.callbacks.best_checkpoint import BestCheckpoint
+
 
 def collect_metrics(trainer: Trainer, split: str) -> dict[str, float]:
     """Return the newest metrics of a split, such as val/."""
     return {name: float(v) for name, v in trainer.callback_metrics.items() if name.startswith(split)}
+
+
+def describe_checkpoint(metrics: Mapping[str, float], trainer: Trainer, step: int) -> bool:
+    """Return True if metrics of the last validation are those of `best.ckpt`, which has the weights of a step."""
+    best = [each.best_model_score for each in trainer.checkpoint_callbacks if isinstance(each, BestCheckpoint)]
+    # A run that goes back leaves the file of later steps until a validation replaces it.
+    return step == trainer.global_step and any(s is not None and float(s) == metrics.get("val/loss") for s in best)
 
 
 def print_results(command: str, trainer: Trainer, folder: Path | None, metrics: Mapping[str, float]) -> None:

@@ -14,16 +14,16 @@ class IsolatedRng:
 
     Args:
         seed: initial seed, 0 to 2**64 - 1.
-        cuda: whether to include the generator of torch's current GPU.
+        device: device whose generator is included too, torch's current GPU of its kind. None = only the CPU's.
     """
 
-    def __init__(self, seed: int, *, cuda: bool = False) -> None:
-        self.cuda = cuda
+    def __init__(self, seed: int, device: torch.device | None = None) -> None:
+        self._gpu: Any = None if device is None else {"cuda": torch.cuda, "mps": torch.mps}.get(device.type)
         before = self._capture()
         # `torch.manual_seed` would seed the GPUs too.
         torch.default_generator.manual_seed(seed)
-        if cuda:
-            torch.cuda.manual_seed(seed)
+        if self._gpu is not None:
+            self._gpu.manual_seed(seed)
         np.random.seed(seed % 2**32)
         random.seed(seed)
         self._states = self._capture()
@@ -41,7 +41,7 @@ class IsolatedRng:
             self._restore(before)
 
     def _capture(self) -> tuple[Any, ...]:
-        on_gpu = torch.cuda.get_rng_state() if self.cuda else None
+        on_gpu = None if self._gpu is None else self._gpu.get_rng_state()
         return torch.get_rng_state(), np.random.get_state(), random.getstate(), on_gpu
 
     def _restore(self, states: tuple[Any, ...]) -> None:
@@ -50,4 +50,4 @@ class IsolatedRng:
         np.random.set_state(of_numpy)
         random.setstate(of_python)
         if on_gpu is not None:
-            torch.cuda.set_rng_state(on_gpu)
+            self._gpu.set_rng_state(on_gpu)

@@ -134,7 +134,7 @@ class GeneratorPairs(ParallelCorpus):
         """
         function = import_function(self.function) if isinstance(self.function, str) else self.function
         seed = int(split_mix_64(self.seed, [SPLITS.index(split)])[0])
-        rng = IsolatedRng(seed, cuda=self._device.type == "cuda")
+        rng = IsolatedRng(seed, self._device)
         with rng.use(), self._named_errors():
             made = function()
         if not isinstance(made, Iterable):

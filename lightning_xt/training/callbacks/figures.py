@@ -109,7 +109,7 @@ class Figures(Callback):
             return
         loggers, step, network = trainer.loggers, trainer.global_step, pl_module.network
         (attention, losses), self._examples = self._examples, None
-        with self._faults.tolerate(), IsolatedRng(0, cuda=pl_module.device.type == "cuda").use():
+        with self._faults.tolerate(), IsolatedRng(0, pl_module.device).use():
             if "attention" in self.show:
                 log_attention(loggers, network, attention, step)
             if "losses" in self.show:

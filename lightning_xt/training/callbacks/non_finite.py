@@ -24,8 +24,8 @@ class NonFinite(Callback):
     A step is skipped if its loss or its gradient is not finite: weights, optimizer state and a moving average stay
     unchanged, and the schedule advances. Float16 finds the scale of its loss by skipping, so that there only steps with
     a non-finite loss count. `optim/skipped_steps` is their number since the run began. It is read from the device when
-    it is logged and before each validation, so that no step waits. A run that stops writes `non_finite.json` with its
-    batches into its folder.
+    it is logged and before each validation, so that no step waits for it. A run that stops writes `non_finite.json`
+    with its batches into its folder.
 
     Args:
         limit: number of skipped steps in a row at which the run stops. None = it never stops.

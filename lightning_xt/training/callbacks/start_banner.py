@@ -35,7 +35,9 @@ class StartBanner(Callback):
         if isinstance(data, DataModule) and (size := data.describe_size(trainer.accumulate_grad_batches)):
             text += f", {size}"
         if trainer.max_steps > 0:
-            text += f", {_count(trainer.max_steps, 'step')}"
+            # The training data, which may have epochs, are not open yet.
+            most = "" if (trainer.max_epochs or -1) < 1 or trainer.fast_dev_run else "at most "  # type: ignore[attr-defined]
+            text += f", {most}{_count(trainer.max_steps, 'step')}"
         _print("data", text)
         _print("run", str(find_run_folder(trainer) or "not saved"))
 

@@ -15,7 +15,7 @@ from rich.progress import TextColumn
 
 from lightning_xt.system.core_use import CoreMeter
 from lightning_xt.system.time_left import TimeLeft, format_seconds
-from lightning_xt.training.step_boundaries import at_step_boundary, is_logged
+from lightning_xt.training.step_boundaries import at_step_boundary, find_run_steps, is_logged
 
 NAMES = {"train/loss": "loss", "speed/tokens_per_second": "tokens/s", "speed/mfu": "mfu"}
 """Shorter names of the metrics that come first."""
@@ -42,6 +42,8 @@ class StepProgressBar(RichProgressBar):
     def __init__(self, refresh_rate: int = 10) -> None:
         super().__init__(refresh_rate=refresh_rate)
         self._draws = get_console().is_terminal or get_console().is_jupyter
+        self._total_steps = -1
+        """Optimizer steps of the run; -1 if it has no end."""
         self._training: TimeLeft | None = None
         self._evaluation: TimeLeft | None = None
         self._meter: CoreMeter | None = None
@@ -63,8 +65,8 @@ class StepProgressBar(RichProgressBar):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
-        total = trainer.max_steps if trainer.max_steps > 0 else None
-        self._training = TimeLeft(total, trainer.global_step)
+        self._total_steps = find_run_steps(trainer)
+        self._training = TimeLeft(self._total_steps if self._total_steps > 0 else None, trainer.global_step)
         self._meter = CoreMeter(launched=trainer.world_size > 1) if trainer.is_global_zero else None
 
     def on_train_batch_end(
@@ -173,12 +175,12 @@ class StepProgressBar(RichProgressBar):
         if "speed/tokens_per_second" in shown:
             parts.append(f"{shown['speed/tokens_per_second']:,.0f} tokens/s")
         left = None if self._training is None else self._training.estimate(trainer.global_step)
-        if left is not None and trainer.global_step < trainer.max_steps:
+        if left is not None and trainer.global_step < self._total_steps:
             parts.append(f"{format_seconds(left)} left")
         if others := self._describe_others():
             parts.append(others)
-        steps = f"{trainer.global_step}/{trainer.max_steps}" if trainer.max_steps > 0 else str(trainer.global_step)
-        line = f"step {steps}  " + "  ".join(parts)
+        of = f"/{self._total_steps}" if self._total_steps > 0 else ""
+        line = f"step {trainer.global_step}{of}  " + "  ".join(parts)
         if trainer.is_global_zero:
             self._print_line(line)
 

@@ -226,12 +226,13 @@ def test_options_are_checked(options, message):
         build(**options)
 
 
-def test_the_state_of_a_gpu_is_kept_apart_too(monkeypatch):
+@pytest.mark.parametrize("kind", ["cuda", "mps"])
+def test_the_state_of_a_gpu_is_kept_apart_too(kind, monkeypatch):
     gpu = torch.Generator().manual_seed(7)
-    monkeypatch.setattr(torch.cuda, "manual_seed", gpu.manual_seed)
-    monkeypatch.setattr(torch.cuda, "get_rng_state", gpu.get_state)
-    monkeypatch.setattr(torch.cuda, "set_rng_state", gpu.set_state)
-    own, drawn = IsolatedRng(3, cuda=True), []
+    monkeypatch.setattr(getattr(torch, kind), "manual_seed", gpu.manual_seed)
+    monkeypatch.setattr(getattr(torch, kind), "get_rng_state", gpu.get_state)
+    monkeypatch.setattr(getattr(torch, kind), "set_rng_state", gpu.set_state)
+    own, drawn = IsolatedRng(3, torch.device(kind)), []
     for _ in range(2):
         with own.use():
             drawn.append(torch.rand((), generator=gpu).item())

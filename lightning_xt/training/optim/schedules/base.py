@@ -19,7 +19,8 @@ def resolve_warmup(schedule: Schedule, warmup_steps: int | None, total_steps: in
     if not 0 <= warmup_steps < total_steps:
         raise ValueError(
             f"schedule: {type(schedule).__name__} has warmup_steps {warmup_steps}, which must be at least 0 and below "
-            f"trainer.max_steps ({total_steps}); lower --model.schedule.warmup_steps or train for longer"
+            f"the steps of the run, of its epochs or trainer.max_steps ({total_steps}); lower "
+            "--model.schedule.warmup_steps or train for longer"
         )
     return warmup_steps
 
