@@ -190,13 +190,13 @@ def test_a_resume_whose_first_batch_fails_leaves_the_run_as_it_was(fresh, capsys
 
 
 def test_epochs_count_where_their_length_is_limited(fresh, capsys):
-    options = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "3", "--trainer.enable_progress_bar=true"]
+    options = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "4", "--trainer.enable_progress_bar=true"]
     assert main(["fit", "-c", "tiny.yaml", *options, "--validate_every", "2"]) == 0
     out = capsys.readouterr().out
-    assert "at most 6 steps" in out and "step 3/3  " in out and "/6" not in out
+    assert "at most 6 steps" in out and "step 4/4  " in out and "/6" not in out
     # The schedule ends with the run: a tenth of the learning rate.
     assert float(read_rows()[-1]["optim/lr"]) == pytest.approx(1e-4)
-    assert torch.load("runs/tiny/0/checkpoints/last.ckpt", weights_only=True)["global_step"] == 3
+    assert torch.load("runs/tiny/0/checkpoints/last.ckpt", weights_only=True)["global_step"] == 4
 
 
 def test_ckpt_path_last_starts_a_run_without_a_checkpoint(fresh, capsys):

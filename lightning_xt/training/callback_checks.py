@@ -1,5 +1,6 @@
 """Callbacks of Lightning that would silently do something else in a run, or nothing."""
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
@@ -9,6 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import (
     BaseFinetuning,
     BatchSizeFinder,
+    EarlyStopping,
     EMAWeightAveraging,
     GradientAccumulationScheduler,
     LearningRateFinder,
@@ -40,6 +42,8 @@ REFUSED = MappingProxyType(
     }
 )
 """Reason and way out by class; those of a subclass too."""
+OF_STEPS = ("train/", "optim/", "speed/")
+"""Groups of metrics that are logged in steps, and only in some of them."""
 SWAPS = "exchanges trained and averaged weights in a checkpoint that a stopped validation saves; use "
 AVERAGES: Mapping[type, str] = MappingProxyType(
     {EMAWeightAveraging: f"{SWAPS}ExponentialAverage", WeightAveraging: f"{SWAPS}TailAverage"}
@@ -111,6 +115,31 @@ def check_monitors(callbacks: Sequence[Callback], model: LightningModule) -> Non
             raise ValueError(
                 f"trainer.callbacks: {explain_unknown(f'monitor of {type(each).__name__}', monitor, names)}"
             )
+        if monitor.startswith(OF_STEPS):
+            _check_logged(each, monitor, model.trainer)
+
+
+def _check_logged(callback: Callback, monitor: str, trainer: Trainer) -> None:
+    """Raise a ValueError if a callback looks at a metric in steps in which it is not logged."""
+    every, looks = trainer.log_every_n_steps, _find_interval(callback, trainer)  # type: ignore[attr-defined]
+    # A run's last step is logged.
+    if looks is None or (every and (looks % every == 0 or 0 < trainer.max_steps <= looks)):
+        return
+    raise ValueError(
+        f"trainer.callbacks: {type(callback).__name__} looks at {monitor} every {looks} optimizer steps, but "
+        f"trainer.log_every_n_steps is {every}, so that it is an older step's or unknown; set "
+        f"--trainer.log_every_n_steps {math.gcd(looks, every)}, or monitor a metric of validations, such as val/loss"
+    )
+
+
+def _find_interval(callback: Callback, trainer: Trainer) -> int | None:
+    """Return the optimizer steps between two looks of a callback at its metric; None if they are not known."""
+    if isinstance(callback, ModelCheckpoint) and callback._every_n_train_steps:
+        return int(callback._every_n_train_steps)
+    if not isinstance(callback, (EarlyStopping, ModelCheckpoint)) or trainer.check_val_every_n_epoch is not None:
+        return None
+    # After each validation; Lightning counts batches.
+    return max(1, int(trainer.val_check_interval) // trainer.accumulate_grad_batches)
 
 
 def _find_epochs(callback: Callback) -> str | None:

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import lightning.pytorch.callbacks
 import pytest
+import torch
 import yaml
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import BaseFinetuning
+from tiny_run import read_rows
 
 from lightning_xt.cli import main
 from lightning_xt.commands.trainer.command_line import CommandLine
@@ -160,6 +162,16 @@ REFUSALS = [
         "--trainer.callbacks+=ModelCheckpoint --trainer.callbacks.monitor a/b",
         "unknown monitor of ModelCheckpoint 'a/b'",
     ),
+    (
+        "--trainer.callbacks+=ModelCheckpoint --trainer.callbacks.monitor train/loss "
+        "--trainer.callbacks.every_n_train_steps 4 --trainer.log_every_n_steps 6 --trainer.max_steps 9",
+        "ModelCheckpoint looks at train/loss every 4 optimizer steps, but trainer.log_every_n_steps is 6, so that it "
+        "is an older step's or unknown; set --trainer.log_every_n_steps 2",
+    ),
+    (
+        f"{MONITOR} optim/grad_norm --trainer.log_every_n_steps 0 --trainer.accumulate_grad_batches 3",
+        "EarlyStopping looks at optim/grad_norm every 4 optimizer steps, but trainer.log_every_n_steps is 0",
+    ),
     ("--trainer.logger+=WandbLogger", "WandbLogger: Requirement 'wandb>=0.12.10' not met."),
     ("--trainer.logger WandbLogger", "WandbLogger: Requirement 'wandb>=0.12.10' not met."),
     ("--trainer.logger csv", "--trainer.logger: unknown Logger class 'csv'; there is CSVLogger, CometLogger"),
@@ -235,3 +247,19 @@ def test_cases_r4_a_callback_is_refused_before_its_options_are_parsed(name, fres
         assert main(["fit", "-c", "tiny.yaml", *flags]) == 2
         assert f"trainer.callbacks: {name} " in capsys.readouterr().err
     assert not Path("runs").exists()
+
+
+def test_metrics_of_steps_may_be_monitored_where_they_are_logged(fresh):
+    kept = ["--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.monitor=train/loss"]
+    kept += ["--trainer.callbacks.every_n_train_steps=4", "--trainer.callbacks.filename={step}"]
+    kept += ["--trainer.callbacks.dirpath=kept", "--trainer.log_every_n_steps=2", "--trainer.max_steps=5"]
+    # Validations of the last step only.
+    early = ["--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=train/loss", "--validate_every=null"]
+    assert main(["fit", "-c", "tiny.yaml", *kept, *early]) == 0
+    (state,) = (
+        state
+        for name, state in torch.load("kept/step=4.ckpt", weights_only=True)["callbacks"].items()
+        if "train/loss" in name and "ModelCheckpoint" in name
+    )
+    losses = {row["step"]: row["train/loss"] for row in read_rows()}
+    assert float(state["current_score"]) == float(losses["4"])

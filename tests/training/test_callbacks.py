@@ -221,6 +221,14 @@ def test_a_metrics_file_grows_at_its_end(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.csv"]
 
 
+def test_a_row_that_becomes_shorter_leaves_nothing_behind(tmp_path):
+    log = MetricsFile(tmp_path)
+    for values, step in (({"a": 0.123456789, "b": 0.5}, 1), ({"a": 1.0}, 1), ({"a": 2.0}, 2)):
+        log.log_metrics(values, step)
+        log.save()
+    assert (tmp_path / "metrics.csv").read_text().splitlines() == ["step,a,b", "1,1.0,0.5", "2,2.0,"]
+
+
 def test_validation_finds_the_same_number_however_it_is_cut(folder):
     model = LanguageModel.from_config({"decoder": {"dim": 16, "depth": 1, "attention": {"heads": 2}}})
     torch.nn.init.normal_(model.decoder.head.to_logits.weight, std=0.5)

@@ -75,9 +75,11 @@ class MetricsFile(Logger):
             if self._changed[step] == row:
                 del self._changed[step]
         with self.file.open("r+b") as file:
-            # A row that gets more values is overwritten by a longer one, so that it is never missing.
+            # A row that gets other values is overwritten, so that it is never missing.
             file.seek(start) if step in self._changed else file.seek(0, io.SEEK_END)
             self._write_rows(file, self._changed)
+            # They may be shorter.
+            file.truncate()
 
     def _rewrite(self) -> None:
         rows = dict(self._read_rows())

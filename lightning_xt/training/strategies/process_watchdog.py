@@ -35,6 +35,8 @@ LOST_PEER = re.compile(
     re.IGNORECASE,
 )
 """Errors of gloo, NCCL and the rendezvous store for a process that does not answer."""
+NO_WAY = re.compile(r"connectFullMesh|unable to (find|resolve)", re.IGNORECASE)
+"""Errors of gloo for a process that it has never reached."""
 
 
 class Launcher(_SubprocessScriptLauncher):
@@ -86,17 +88,27 @@ def watch(trainer: Trainer) -> None:
 
 @contextmanager
 def exit_together(trainer: Trainer) -> Iterator[None]:
-    """Stop this process, with a sentence, when another one does not answer any more."""
+    """Stop this process, with a sentence, when another one does not answer any more.
+
+    ValueError if gloo has not reached one that has not ended.
+    """
     try:
         yield
     except RuntimeError as error:
-        if not is_lost_peer(error):
+        unreached = any("gloo" in str(each).lower() and NO_WAY.search(str(each)) for each in walk_chain(error))
+        if not unreached and not is_lost_peer(error):
             raise
         launcher = trainer.strategy.launcher
         if isinstance(launcher, Launcher) and launcher.procs:
-            _wait_for(lambda: _find_failure(launcher) is not None, NOTICED)
-            _end_with_launched(trainer, launcher)
+            if _wait_for(lambda: _find_failure(launcher) is not None, NOTICED) or not unreached:
+                _end_with_launched(trainer, launcher)
         lost = _was_launched() and _wait_for(_launcher_has_ended, NOTICED)
+        if unreached and not lost:
+            raise ValueError(
+                f"the processes of the run cannot reach each other by gloo, which agrees on stops ({error}); set "
+                "GLOO_SOCKET_IFNAME to the network interface that joins the machines, such as eth0, and "
+                "NCCL_SOCKET_IFNAME too"
+            ) from error
         # One of the remaining processes prints for all.
         speaks = trainer.local_rank == 1 if lost else not _was_launched() and trainer.local_rank < 2
         _end(trainer, FIRST if lost else UNKNOWN, speaks)
