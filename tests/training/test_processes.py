@@ -318,7 +318,7 @@ def test_errors_of_a_lost_process_are_distinguished_from_others():
         raise RuntimeError("sizes must match")
     mesh = "Gloo connectFullMesh failed with [third_party/gloo/gloo/transport/tcp/pair.cc:144] timed out connecting: "
     trainer = SimpleNamespace(strategy=SimpleNamespace(launcher=None))
-    with pytest.raises(ValueError, match="timed out connecting: .* set GLOO_SOCKET_IFNAME to"), exit_together(trainer):
+    with pytest.raises(ValueError, match=r"timed out connecting: .* set GLOO_SOCKET_IFNAME to"), exit_together(trainer):
         raise RuntimeError(f"{mesh}SO_ERROR: Connection timed out, remote=[127.0.0.1]:31337")
 
 

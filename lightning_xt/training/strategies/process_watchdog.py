@@ -100,7 +100,8 @@ def exit_together(trainer: Trainer) -> Iterator[None]:
             raise
         launcher = trainer.strategy.launcher
         if isinstance(launcher, Launcher) and launcher.procs:
-            if _wait_for(lambda: _find_failure(launcher) is not None, NOTICED) or not unreached:
+            failed = _wait_for(lambda: _find_failure(launcher) is not None, NOTICED)
+            if failed or not unreached:
                 _end_with_launched(trainer, launcher)
         lost = _was_launched() and _wait_for(_launcher_has_ended, NOTICED)
         if unreached and not lost:
