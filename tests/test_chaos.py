@@ -159,6 +159,15 @@ def test_a_run_that_is_not_saved_cannot_be_resumed(fresh, monkeypatch, capsys):
     assert "fit was stopped by SIGTERM; run the command again" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("options", "code"), [(["--standard.last_checkpoint=null"], 143), ([], 75)])
+def test_only_a_run_with_a_last_checkpoint_is_queued_again(options, code, fresh, monkeypatch, capsys):
+    monkeypatch.setattr(LanguageModel, "on_after_backward", lambda self: os.kill(os.getpid(), signal.SIGTERM))
+    assert main(["fit", "-c", "tiny.yaml", *options]) == code
+    error = capsys.readouterr().err
+    assert "stopped by SIGTERM after step 1; " in error
+    assert ("--resume" in error) == (code == 75) == Path("runs/tiny/0/checkpoints/last.ckpt").is_file()
+
+
 def test_what_the_user_interrupts_ends_with_130(trained, monkeypatch, capsys):
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt

@@ -268,6 +268,10 @@ def test_adapters_are_refused():
             "model.mup_base_dim: there is no rule for the steps of SGD; set --model.optimizer AdamW or MuonAdamW",
         ),
         (
+            {"optimizer": {"class_path": "Adam", "init_args": {"lr": 0.1, "weight_decay": 0.2}}},
+            "model.mup_base_dim: Adam adds weight_decay 0.2 times the weights to their gradient, for which there is no",
+        ),
+        (
             {
                 "objective": {
                     "class_path": "NextToken",
@@ -282,6 +286,16 @@ def test_optimizers_and_objectives_without_a_rule_are_refused(options, message):
     model = make(**options)
     with pytest.raises(ValueError, match=message):
         build(model)
+
+
+@pytest.mark.parametrize("options", [{}, {"weight_decay": 0.2, "decoupled_weight_decay": True}])
+def test_adam_has_a_rule_where_its_decay_is_separate(options):
+    optimizer, twin = (
+        build(make(optimizer={"class_path": name, "init_args": {"lr": 0.1, "weight_decay": 0.0, **given}}))
+        for name, given in (("Adam", options), ("AdamW", {"weight_decay": options.get("weight_decay", 0.0)}))
+    )
+    for group, other in zip(optimizer.param_groups, twin.param_groups, strict=True):
+        assert (group["lr"], group["weight_decay"]) == (other["lr"], other["weight_decay"])
 
 
 @pytest.mark.slow

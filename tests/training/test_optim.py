@@ -4,7 +4,7 @@ import torch
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.nn.heads.tied_head import TiedHead
 from lightning_xt.nn.norms.layer_norm import LayerNorm
-from lightning_xt.training.optim.build import build_optimizer
+from lightning_xt.training.optim.build import OptimizerOptions, build_optimizer
 from lightning_xt.training.optim.muon_adamw import MuonAdamW
 from lightning_xt.training.optim.parameter_groups import parameter_groups
 
@@ -113,3 +113,43 @@ def test_state_in_other_groups_is_taken_up():
                 found.setdefault(name, []).append(optimizer.state[parameter]["exp_avg"])
     assert len(found) == 9
     assert all(torch.equal(mine, theirs) for mine, theirs in found.values())
+
+
+class Distance(torch.optim.SGD):
+    """Optimizer that keeps an estimate in its groups, as Prodigy does."""
+
+    def __init__(self, params, lr=0.1, growth=2.0):
+        super().__init__(params, lr=lr)
+        for group in self.param_groups:
+            group.update(growth=growth, d=1.0)
+
+    def step(self, closure=None):
+        for group in self.param_groups:
+            group["d"] *= group["growth"]
+        return super().step(closure)
+
+
+@pytest.mark.parametrize("scheduled", [True, False])
+def test_a_resume_has_the_options_of_the_command_and_the_state_of_the_checkpoint(scheduled, caplog):
+    caplog.set_level("INFO")
+    saved = make_step(Distance, parameter_groups).state_dict()
+    assert {group["d"] for group in saved["param_groups"]} == {2.0}
+    for rate, said in ((0.1, False), (0.2, True)):
+        caplog.clear()
+        optimizer = build(lambda groups, rate=rate: Distance(groups, rate, 3.0), Decoder(11, dim=16, depth=1))
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 1.0) if scheduled else None
+        options = OptimizerOptions(optimizer, scheduler)
+        optimizer.load_state_dict(saved)
+        options.apply()
+        assert {(group["d"], group["lr"], group["growth"]) for group in optimizer.param_groups} == {(2.0, rate, 3.0)}
+        assert ("the learning rate" in caplog.text) == said
+        assert not said or ("is 0.2" in caplog.text and "0.1 in the checkpoint" in caplog.text)
+
+
+def test_a_resume_has_the_options_of_both_optimizers_of_muon():
+    saved = make_step(MuonAdamW, parameter_groups).state_dict()
+    optimizer = build(lambda groups: MuonAdamW(groups, adamw_betas=(0.5, 0.6)), Decoder(11, dim=16, depth=1))
+    options = OptimizerOptions(optimizer, None)
+    optimizer.load_state_dict(saved)
+    options.apply()
+    assert {group["betas"] for group in optimizer.param_groups if group["role"] != "matrix"} == {(0.5, 0.6)}

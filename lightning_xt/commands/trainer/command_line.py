@@ -12,7 +12,7 @@ import yaml
 from jsonargparse import ArgumentError
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint as CheckpointCallback
-from lightning.pytorch.callbacks import ProgressBar, WeightAveraging
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins.io import CheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
@@ -28,7 +28,7 @@ from lightning_xt.commands.trainer.decoding_options import choose_decoding, list
 from lightning_xt.commands.trainer.plain_options import PlainOptions
 from lightning_xt.commands.trainer.results import collect_metrics, describe_checkpoint, print_results
 from lightning_xt.commands.trainer.run_choice import Resolved, resolve
-from lightning_xt.commands.trainer.standard_parts import StandardParts, choose_loggers
+from lightning_xt.commands.trainer.standard_parts import StandardParts, choose_callbacks, choose_loggers
 from lightning_xt.commands.trainer.trainer_options import (
     CALLBACKS,
     TRAINER_DEFAULTS,
@@ -197,9 +197,7 @@ class CommandLine(LightningCLI):
         standard: StandardParts = self._get(self.config_init, "standard")
         kwargs["logger"] = choose_loggers(str(self.subcommand), config["logger"])
         callbacks = [] if config.get("fast_dev_run") else self._callbacks(standard)
-        # An overlay appends its average to the callbacks; the last of several holds.
-        given = _as_list(config["callbacks"])
-        given = list({type(each) if isinstance(each, WeightAveraging) else each: each for each in given}.values())
+        given = choose_callbacks(_as_list(config["callbacks"]))
         bar = None if any(isinstance(each, ProgressBar) for each in given) else standard.progress_bar
         if config["enable_progress_bar"] is not False and bar is not None:
             callbacks.append(bar())

@@ -1,12 +1,12 @@
 """Callbacks, loggers and plugins that every command gives its Trainer besides those of `trainer`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback
-from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.callbacks import ProgressBar, WeightAveraging
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.io import CheckpointIO
 
@@ -18,7 +18,9 @@ from lightning_xt.training.callbacks.best_checkpoint import BestCheckpoint
 from lightning_xt.training.callbacks.disk_space_check import DiskSpaceCheck
 from lightning_xt.training.callbacks.exact_resume import ExactResume
 from lightning_xt.training.callbacks.last_checkpoint import LastCheckpoint
+from lightning_xt.training.callbacks.linear_schedule import LinearSchedule
 from lightning_xt.training.callbacks.preemption import Preemption
+from lightning_xt.training.callbacks.range_test import RangeTest
 from lightning_xt.training.callbacks.restore_trained_weights import RestoreTrainedWeights
 from lightning_xt.training.callbacks.run_folder import LoggerFactory, RunFolder
 from lightning_xt.training.callbacks.run_results import RunResults
@@ -100,6 +102,16 @@ class StandardParts:
         """Build those that a model would add of itself."""
         found = (_build(self.exact_resume), _build(self.restore_trained_weights))
         return [each for each in found if each is not None]
+
+
+def choose_callbacks(given: Sequence[Callback]) -> list[Callback]:
+    """Return the callbacks of a command that work together, from its option."""
+    # An overlay appends its average to the callbacks; the last of several holds.
+    found = list({type(each) if isinstance(each, WeightAveraging) else each: each for each in given}.values())
+    if any(isinstance(each, RangeTest) for each in found):
+        # They have their place in a run of the config's length, and the range test is shorter.
+        found = [each for each in found if not isinstance(each, (LinearSchedule, WeightAveraging))]
+    return found
 
 
 def choose_loggers(command: str, given: Any) -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
 from lightning_xt.checkpoints.runs import checkpoint_file, explain_restart
@@ -189,7 +189,7 @@ class Preemption(Checkpoint):
         launched = isinstance(environment, LightningEnvironment) and trainer.local_rank > 0
         name = None if self._signals is None else self._signals.received
         how = describe_signal("SIGINT" if self._interrupted else name)
-        code = INTERRUPTED if self._interrupted else PREEMPTED
+        code = INTERRUPTED if self._interrupted else PREEMPTED if self._signals is None else self._signals.code
         sentence = f"{how} {when}; {_describe_way_out(trainer)}"
         return Stopped(0 if launched else code, sentence, together=trainer.world_size > 1)
 
@@ -212,11 +212,15 @@ def take_over_signals(trainer: Trainer) -> None:
     """Let a Trainer that is about to fit choose the moment at which a signal stops it."""
     signals = find_installed_signals()
     if signals is not None:
-        saves = any(isinstance(each, Preemption) for each in trainer.checkpoint_callbacks)
+        stops = any(isinstance(each, Preemption) for each in trainer.checkpoint_callbacks)
         # From here on all processes stop together.
-        signals.waits = saves and trainer.world_size > 1
-        # A run that is not saved cannot be resumed.
-        signals.code = PREEMPTED if saves else TERMINATED
+        signals.waits = stops and trainer.world_size > 1
+        # A run without last.ckpt cannot be resumed, and a scheduler would begin it again for ever.
+        saves = any(
+            isinstance(each, LastCheckpoint) or (isinstance(each, ModelCheckpoint) and each.save_last)
+            for each in trainer.checkpoint_callbacks
+        )
+        signals.code = PREEMPTED if stops and saves else TERMINATED
         if signals.received and not signals.waits:
             # It came while processes were starting, and nothing will ask for it again.
             raise signals.stop()

@@ -1,5 +1,6 @@
 """Building of optimizers, with one sentence if one cannot be built or does not fit a checkpoint."""
 
+import inspect
 import math
 from typing import Any
 
@@ -8,6 +9,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch.optim import Optimizer, SparseAdam
 from torch.optim.lr_scheduler import LambdaLR
 
+from lightning_xt.training.optim.matrix_optimizer import MatrixOptimizer
 from lightning_xt.training.optim.maximal_update import scale_rates
 from lightning_xt.training.optim.parameter_groups import OptimizerFactory, parameter_groups
 
@@ -75,6 +77,8 @@ def build_optimizer(factory: OptimizerFactory, groups: list[dict[str, Any]], nam
 class OptimizerOptions:
     """Options that an optimizer was built with: they hold, not those of the checkpoint that a command resumes.
 
+    State that an optimizer of others keeps next to its options, such as the distance of Prodigy, is the checkpoint's.
+
     Args:
         optimizer: just built, before a checkpoint is loaded into it.
         scheduler: sets its learning rates. None = they are constant.
@@ -88,21 +92,31 @@ class OptimizerOptions:
 
     def apply(self) -> None:
         """Restore the options, and set the learning rates to those of the schedule at this step; report other ones."""
-        before = self.optimizer.param_groups[0]["lr"]
+        before, known = self.optimizer.param_groups[0]["lr"], _list_options(self.optimizer)
         for group, built in zip(self.optimizer.param_groups, self._groups, strict=True):
-            group.update(built)
-        if self.scheduler is None:
-            return
-        self.scheduler.base_lrs = [built["initial_lr"] for built in self._groups]
-        factors = [rule(self.scheduler.last_epoch) for rule in self.scheduler.lr_lambdas]
-        for group, base, factor in zip(self.optimizer.param_groups, self.scheduler.base_lrs, factors, strict=True):
-            group["lr"] = base * factor
-        step, now = self.scheduler.last_epoch, self.optimizer.param_groups[0]["lr"]
-        if step and not math.isclose(before, now, rel_tol=1e-6):
+            group.update({name: value for name, value in built.items() if known is None or name in known})
+        of_step = by = ""
+        if self.scheduler is not None:
+            self.scheduler.base_lrs = [built["initial_lr"] for built in self._groups]
+            factors = [rule(self.scheduler.last_epoch) for rule in self.scheduler.lr_lambdas]
+            for group, base, factor in zip(self.optimizer.param_groups, self.scheduler.base_lrs, factors, strict=True):
+                group["lr"] = base * factor
+            of_step, by = f" of step {self.scheduler.last_epoch}", " by this schedule"
+        now = self.optimizer.param_groups[0]["lr"]
+        if not math.isclose(before, now, rel_tol=1e-6):
             rank_zero_info(
-                f"the learning rate of step {step} is {now:.3g} by this schedule and {before:.3g} in the checkpoint: "
+                f"the learning rate{of_step} is {now:.3g}{by} and {before:.3g} in the checkpoint: "
                 "--trainer.max_steps, --model.schedule or the optimizer's lr has changed"
             )
+
+
+def _list_options(optimizer: Optimizer) -> frozenset[str] | None:
+    """List the keys of groups that are no state: those that constructors take, and ours; None = all keys."""
+    if isinstance(optimizer, MatrixOptimizer):
+        # Its constructors have other names for some.
+        return None
+    kinds = (kind for kind in type(optimizer).__mro__ if issubclass(kind, Optimizer))
+    return EXTRA.union(*(inspect.signature(kind).parameters for kind in kinds))
 
 
 def _accepts(factory: OptimizerFactory, groups: list[dict[str, Any]], name: str) -> bool:

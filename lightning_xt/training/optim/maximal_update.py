@@ -92,8 +92,7 @@ class MaximalUpdate:
         Raises:
             ValueError: there is no rule for the optimizer, or for a parameter outside the network.
         """
-        if type(optimizer) not in (Adam, AdamW) and not isinstance(optimizer, MatrixOptimizer):
-            raise ValueError(_refuse(optimizer))
+        _check_optimizer(optimizer)
         own = {id(p): name for name, p in network.named_parameters()}
         found = []
         for group, built in zip(groups, optimizer.param_groups, strict=True):
@@ -210,6 +209,19 @@ def _compare_norms(optimizer: MatrixOptimizer, group: dict[str, Any], here: Shap
         raise ValueError(_refuse(optimizer))
     wanted = (here[0] / here[1] * base[1] / base[0]) ** 0.5
     return wanted * norms[1] / norms[0]
+
+
+def _check_optimizer(optimizer: Optimizer) -> None:
+    """Raise a ValueError for an optimizer for whose steps or weight decay there is no rule."""
+    if type(optimizer) not in (Adam, AdamW) and not isinstance(optimizer, MatrixOptimizer):
+        raise ValueError(_refuse(optimizer))
+    decays = [group["weight_decay"] for group in optimizer.param_groups if not group.get("decoupled_weight_decay")]
+    if type(optimizer) is Adam and any(decays):
+        # Its step divides the decay by the size of the gradient, which depends on the width.
+        raise ValueError(
+            f"model.mup_base_dim: Adam adds weight_decay {max(decays):g} times the weights to their gradient, for "
+            f"which there is no rule; set --model.optimizer AdamW, whose decay is separate, or weight_decay 0, {OMIT}"
+        )
 
 
 def _refuse(optimizer: Optimizer) -> str:
