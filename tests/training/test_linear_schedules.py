@@ -133,6 +133,14 @@ def test_runs_that_cannot_be_scheduled(folder):
         fit(build(dropout=0.0), DropoutSchedule())
     with pytest.raises(ValueError, match=r"DropoutSchedule takes 4 of a dropout of 0\.3, which must be below 1; lower"):
         fit(build(), DropoutSchedule(0.0, 4.0))
+    model = build()
+    with pytest.raises(
+        ValueError, match="DropoutSchedule is given twice, but a model has one schedule of its dropout;"
+    ):
+        fit(model, DropoutSchedule(), DropoutSchedule())
+    # It has its dropouts again, and trains.
+    assert not any(isinstance(each, ScheduledDropout) for each in model.modules())
+    fit(model, DropoutSchedule(), steps=3)
     with pytest.raises(ValueError, match=r"WeightDecaySchedule finds no weight decay in AdamW; set one, such as --mod"):
         fit(build({"class_path": "AdamW", "init_args": {"weight_decay": 0.0}}), WeightDecaySchedule())
     with pytest.raises(ValueError, match=r"max_steps is -1, but trainer\.callbacks: DropoutSchedule needs the length"):

@@ -1,12 +1,16 @@
+from functools import partial
+
 import pytest
 import torch
 
 from lightning_xt.models.decoder import Decoder
+from lightning_xt.nn.attention.attention import Attention
 from lightning_xt.nn.heads.tied_head import TiedHead
 from lightning_xt.nn.norms.layer_norm import LayerNorm
 from lightning_xt.training.optim.build import OptimizerOptions, build_optimizer
 from lightning_xt.training.optim.muon_adamw import MuonAdamW
 from lightning_xt.training.optim.parameter_groups import parameter_groups
+from lightning_xt.training.optim.soap_adamw import SOAPAdamW
 
 
 @pytest.mark.parametrize("options", [{}, {"head": TiedHead}, {"norm": LayerNorm}])
@@ -153,3 +157,27 @@ def test_a_resume_has_the_options_of_both_optimizers_of_muon():
     optimizer.load_state_dict(saved)
     options.apply()
     assert {group["betas"] for group in optimizer.param_groups if group["role"] != "matrix"} == {(0.5, 0.6)}
+
+
+@pytest.mark.parametrize(
+    "factory",
+    [
+        MuonAdamW,
+        partial(MuonAdamW, neuron_beta=0.9),
+        SOAPAdamW,
+        # The sides of 64 keep no eigenbases.
+        partial(SOAPAdamW, max_dim=16),
+    ],
+)
+def test_the_size_of_a_state_is_known_before_the_first_step(factory):
+    model = Decoder(11, dim=16, depth=1, attention=partial(Attention, heads=2, kv_heads=1)).bfloat16()
+    optimizer = factory(parameter_groups(model))
+    expected = optimizer.measure_state()
+    for seed in range(2):
+        torch.manual_seed(seed)
+        for parameter in model.parameters():
+            parameter.grad = torch.randn_like(parameter)
+        optimizer.step()
+    kept = [each for state in optimizer.state.values() for each in state.values() if torch.is_tensor(each)]
+    # Without the counts of steps.
+    assert expected == sum(each.numel() * each.element_size() for each in kept if each.dim())

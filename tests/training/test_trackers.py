@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -20,6 +21,8 @@ from tracker_stand_ins import install_mlflow, install_trackio, install_wandb
 from lightning_xt import MLflow, Trackio, WandB
 from lightning_xt.cli import main
 from lightning_xt.commands.trainer.standard_parts import choose_loggers
+from lightning_xt.system.stopping import Stopped
+from lightning_xt.training.language_model import LanguageModel
 from lightning_xt.training.loggers import background_writer, tracker
 from lightning_xt.training.loggers.background_writer import BackgroundWriter
 from lightning_xt.training.loggers.media import log_histogram, log_table, log_text, make_writer
@@ -159,6 +162,17 @@ def test_a_resumed_run_is_continued(wandb, mlflow, trackio, run):
     client.update_run.assert_called_once_with("m1", status="RUNNING")
     client.set_terminated.assert_called_with("m1", "FAILED")
     wandb[0].finish.assert_called_with(exit_code=1)
+    # A run that a signal has stopped has not failed, and may resume.
+    for code, marked in ((75, True), (130, False)):
+        wandb[0].reset_mock()
+        for kind in (WandB, MLflow, Trackio):
+            logger = kind()
+            logger.begin(run, CONFIG)
+            logger.note_exception(Stopped(code, "stopped"))
+            logger.finalize("failed")
+        client.set_terminated.assert_called_with("m1", "KILLED")
+        wandb[0].finish.assert_called_once_with(exit_code=1)
+        assert wandb[0].mark_preempting.called == marked
     # Another project is another run.
     WandB(project="other").begin(run, CONFIG)
     assert wandb[1].call_args.kwargs["id"] is None
@@ -177,6 +191,12 @@ def test_options_that_change_become_tags_of_mlflow(mlflow, run):
     logger = MLflow()
     logger.begin(run, CONFIG)
     assert logger.version == "m1"
+
+
+def test_a_preempted_fit_is_not_a_failed_one(mlflow, fresh, monkeypatch):
+    monkeypatch.setattr(LanguageModel, "on_after_backward", lambda self: os.kill(os.getpid(), signal.SIGTERM))
+    assert main(["fit", "-c", "tiny.yaml", "--trainer.logger+=MLflow"]) == 75
+    mlflow[0].set_terminated.assert_called_once_with("m1", "KILLED")
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"WandB lightning-xt": 3}'])

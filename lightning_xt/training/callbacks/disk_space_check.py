@@ -11,9 +11,10 @@ from torch import Tensor
 from lightning_xt.checkpoints.checkpoint_room import format_bytes
 from lightning_xt.checkpoints.runs import step_checkpoints
 from lightning_xt.training.callbacks.run_folder import find_run_folder
+from lightning_xt.training.optim.matrix_optimizer import MatrixOptimizer
 
 MOMENTS = 2
-"""Most values that an optimizer keeps for each weight, before its first step shows them: Adam's two means."""
+"""Most values that an optimizer of others keeps for each weight, before its first step shows them: Adam's means."""
 
 
 class DiskSpaceCheck(Callback):
@@ -57,5 +58,6 @@ def _estimate_checkpoint_bytes(trainer: Trainer, pl_module: LightningModule) -> 
     average = any(isinstance(each, WeightAveraging) for each in trainer.callbacks)  # type: ignore[attr-defined]
     kept = [value for each in trainer.optimizers for state in each.state.values() for value in state.values()]
     state = sum(each.numel() * each.element_size() for each in kept if isinstance(each, Tensor))
+    own = sum(each.measure_state() for each in trainer.optimizers if isinstance(each, MatrixOptimizer))
     # A resumed run has its optimizer state already.
-    return weights * (2 if average else 1) + (state or MOMENTS * trained)
+    return weights * (2 if average else 1) + (state or own or MOMENTS * trained)

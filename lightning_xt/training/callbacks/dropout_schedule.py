@@ -39,6 +39,10 @@ class DropoutSchedule(LinearSchedule):
         """Put a scheduled dropout in the place of each; ValueError if there is none, or one would reach 1."""
         if stage != "fit":
             return
+        if any(isinstance(part, ScheduledDropout) for part in pl_module.modules()):
+            raise ValueError(
+                f"{self.name} is given twice, but a model has one schedule of its dropout; omit one of them"
+            )
         self._places = [
             (owner, name, child)
             for owner in pl_module.modules()
@@ -67,6 +71,14 @@ class DropoutSchedule(LinearSchedule):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
-            for owner, name, child in self._places:
-                setattr(owner, name, child.train(owner.training))
-            self._places, self._fraction = [], None
+            self._restore()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        # After one, Lightning tears down no callbacks.
+        self._restore()
+
+    def _restore(self) -> None:
+        """Put the dropouts back that the model had."""
+        for owner, name, child in self._places:
+            setattr(owner, name, child.train(owner.training))
+        self._places, self._fraction = [], None

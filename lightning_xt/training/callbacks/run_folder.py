@@ -104,6 +104,9 @@ class RunFolder(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._release()
+        for logger in trainer.loggers:
+            if isinstance(logger, Tracker):
+                logger.note_exception(exception)
         if self._begun:
             return
         if self._config is not None:

@@ -1,4 +1,5 @@
 import time
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -13,6 +14,9 @@ from lightning_xt.training.step_boundaries import is_logged
 
 SETTLED = 10.0
 """Seconds of training before the machine's limit is measured, which takes a moment."""
+
+TYPES = MappingProxyType({"bf16": torch.bfloat16, "16": torch.float16, "64": torch.float64})
+"""Types of products by the beginning of a precision's name; others have float32."""
 
 
 class Throughput(Callback):
@@ -157,8 +161,7 @@ def _read_wait(trainer: Trainer) -> float | None:
 def _ideal_seconds_per_token(trainer: Trainer, pl_module: LightningModule, seq_len: int) -> float:
     """Return the seconds of a token at the limit of all machines; 0 if the limit is unknown."""
     network = getattr(pl_module, "network", None)
-    dtype = torch.bfloat16 if "bf16" in str(trainer.precision) else torch.float32
-    dtype = torch.float16 if str(trainer.precision).startswith("16") else dtype
+    dtype = next((kind for name, kind in TYPES.items() if str(trainer.precision).startswith(name)), torch.float32)
     peak = find_peak_flops(pl_module.device, dtype)
     # A user's module may have no network.
     flops = None if network is None else count_training_flops(network, seq_len)

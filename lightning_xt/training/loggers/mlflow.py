@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import MLFlowLogger
 
 from lightning_xt.checkpoints.flat_config import format_value
 from lightning_xt.training.loggers.media import Image, MediaWriter, make_writer
-from lightning_xt.training.loggers.tracker import Tracker
+from lightning_xt.training.loggers.tracker import Outcome, Tracker
 
 IMPATIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 """Variables for the start, where MLflow would wait minutes for a server."""
@@ -74,8 +74,9 @@ class MLflow(Tracker):
         metrics = [Metric(_clean(name), value, now, step) for name, value in values.items()]
         self.client.log_batch(self.version, metrics=metrics)
 
-    def close(self, *, succeeded: bool) -> None:
-        self.client.set_terminated(self.version, "FINISHED" if succeeded else "FAILED")
+    def close(self, outcome: Outcome) -> None:
+        names = {"finished": "FINISHED", "failed": "FAILED"}
+        self.client.set_terminated(self.version, names.get(outcome, "KILLED"))
 
     def call(self, method: str, *args: Any) -> None:
         """Call a method of the client for the run, after the calls before."""

@@ -3,7 +3,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
@@ -11,12 +11,16 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning_xt.checkpoints.flat_config import flatten_config
 from lightning_xt.system.files import read_log, replace_file
 from lightning_xt.system.json_text import to_json
+from lightning_xt.system.stopping import INTERRUPTED, Stopped
 from lightning_xt.training.loggers.background_writer import BackgroundWriter
 
 RUNS = "trackers.json"
 """File of a run folder with the runs of the trackers, which a resumed run continues."""
 PATIENCE = 60.0
 """Seconds that the end of a run waits for a tracker."""
+
+Outcome = Literal["finished", "preempted", "interrupted", "failed"]
+"""End of a run: a signal has stopped a preempted one, which will resume, and the user an interrupted one."""
 
 
 class Tracker(Logger):
@@ -47,6 +51,7 @@ class Tracker(Logger):
         self._config: dict[str, Any] = {}
         self._run_id: str | None = None
         self._writer: BackgroundWriter | None = None
+        self._unfinished: Outcome = "failed"
         self._step: int | None = None
         self._written: set[str] = set()
         """Metrics that have a value for that step."""
@@ -108,11 +113,17 @@ class Tracker(Logger):
         if self._writer is not None:
             self._writer.put(call)
 
+    def note_exception(self, exception: BaseException) -> None:
+        """Note why the run ends, before `finalize`, to which Lightning says that it failed."""
+        if isinstance(exception, Stopped):
+            self._unfinished = "interrupted" if exception.code == INTERRUPTED else "preempted"
+
     @rank_zero_only
     def finalize(self, status: str) -> None:
         writer, self._writer = self._writer, None
+        outcome: Outcome = "finished" if status in ("success", "finished") else self._unfinished
         if writer is not None:
-            writer.put(lambda: self.close(succeeded=status in ("success", "finished")))
+            writer.put(lambda: self.close(outcome))
             writer.close(PATIENCE)
 
     @abstractmethod
@@ -131,8 +142,8 @@ class Tracker(Logger):
         """Write numbers or media."""
 
     @abstractmethod
-    def close(self, *, succeeded: bool) -> None:
-        """Close the run."""
+    def close(self, outcome: Outcome) -> None:
+        """Close the run, which may be opened again unless it has finished."""
 
     def _open(self) -> None:
         folder = self._folder

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lightning_xt.training.loggers.media import Image, MediaWriter, make_printable, make_writer, to_html
-from lightning_xt.training.loggers.tracker import Tracker
+from lightning_xt.training.loggers.tracker import Outcome, Tracker
 
 
 class Trackio(Tracker):
@@ -53,7 +53,7 @@ class Trackio(Tracker):
     def write(self, values: Mapping[str, Any], step: int) -> None:
         self.run.log(dict(values), step)
 
-    def close(self, *, succeeded: bool) -> None:
+    def close(self, outcome: Outcome) -> None:
         self.run.finish()
 
 

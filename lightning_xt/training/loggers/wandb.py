@@ -10,7 +10,7 @@ from lightning.pytorch.loggers import WandbLogger
 from torch import Tensor
 
 from lightning_xt.training.loggers.media import Image, MediaWriter, make_writer, to_html
-from lightning_xt.training.loggers.tracker import Tracker
+from lightning_xt.training.loggers.tracker import Outcome, Tracker
 
 SECONDS_TO_START = 30.0
 
@@ -70,8 +70,10 @@ class WandB(Tracker):
     def write(self, values: Mapping[str, Any], step: int) -> None:
         self.run.log({**values, "step": step})
 
-    def close(self, *, succeeded: bool) -> None:
-        self.run.finish(exit_code=0 if succeeded else 1)
+    def close(self, outcome: Outcome) -> None:
+        if outcome == "preempted":
+            self.run.mark_preempting()
+        self.run.finish(exit_code=0 if outcome == "finished" else 1)
 
 
 class WandBWriter(MediaWriter):

@@ -62,6 +62,19 @@ class MatrixOptimizer(Optimizer):
         """Return the largest singular value of a step of a matrix, up to a factor of all shapes; None if unknown."""
         return None
 
+    def measure_matrix_state(self, member: Member, group: dict[str, Any]) -> int:
+        """Return the bytes of the state of a weight that `step_matrices` steps, by default those of two values each."""
+        return 2 * member[0].numel() * member[0].element_size()
+
+    def measure_state(self) -> int:
+        """Return the bytes of the state of all parameters once they have been stepped."""
+        total = 0
+        for group in self.param_groups:
+            for p, sizes in zip(group["params"], list_parts(group), strict=True):
+                adamw = 2 * p.numel() * p.element_size()
+                total += self.measure_matrix_state((p, sizes), group) if group["role"] == "matrix" else adamw
+        return total
+
     @property
     def name(self) -> str:
         """Name in messages."""

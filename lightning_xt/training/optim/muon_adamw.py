@@ -112,6 +112,10 @@ class MuonAdamW(MatrixOptimizer):
     def measure_step(self, group: dict[str, Any], rows: int, columns: int) -> float | None:
         return _scale(group["adjust_lr_fn"], rows, columns)
 
+    def measure_matrix_state(self, member: Member, group: dict[str, Any]) -> int:
+        p, _ = member
+        return (p.numel() + (0 if group["neuron_beta"] is None else len(p))) * p.element_size()
+
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "orthogonalizer": self.orthogonalizer}
 

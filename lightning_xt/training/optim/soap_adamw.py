@@ -82,6 +82,12 @@ class SOAPAdamW(MatrixOptimizer):
         adamw = {"lr": adamw_lr, "betas": adamw_betas, "eps": adamw_eps, "weight_decay": adamw_weight_decay}
         super().__init__(params, matrix, adamw, embedding_lr, head_lr)
 
+    def measure_matrix_state(self, member: Member, group: dict[str, Any]) -> int:
+        p, sizes = member
+        sides = [side for rows in (sizes or p.shape[:1]) for side in (rows, p.shape[1]) if 1 < side <= group["max_dim"]]
+        # A covariance and its basis of each side.
+        return (2 * p.numel() + sum(2 * side**2 for side in sides)) * _choose_type(p).itemsize
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state. That of matrices stays whole and in its type, which torch would make that of the weights."""
         # After the hooks that sort the groups of another version.

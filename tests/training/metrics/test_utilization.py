@@ -111,6 +111,7 @@ def test_an_unknown_gpu_is_reported_once(monkeypatch, caplog):
         ("bf16-mixed", torch.bfloat16),
         ("bf16-true", torch.bfloat16),
         ("16-mixed", torch.float16),
+        ("64-true", torch.float64),
     ],
 )
 def test_the_fraction_of_all_machines(monkeypatch, precision, dtype):
