@@ -136,7 +136,8 @@ def _find_interval(callback: Callback, trainer: Trainer) -> int | None:
     """Return the optimizer steps between two looks of a callback at its metric; None if they are not known."""
     if isinstance(callback, ModelCheckpoint) and callback._every_n_train_steps:
         return int(callback._every_n_train_steps)
-    if not isinstance(callback, (EarlyStopping, ModelCheckpoint)) or trainer.check_val_every_n_epoch is not None:
+    steps = isinstance(trainer.val_check_interval, int) and trainer.check_val_every_n_epoch is None
+    if not steps or not isinstance(callback, (EarlyStopping, ModelCheckpoint)):
         return None
     # After each validation; Lightning counts batches.
     return max(1, int(trainer.val_check_interval) // trainer.accumulate_grad_batches)

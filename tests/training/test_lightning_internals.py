@@ -177,6 +177,8 @@ def test_objects_have_them(tmp_path):
     assert set(vars(loop.val_loop.batch_progress.current)) == {"ready", "started", "processed", "completed"}
     assert ModelCheckpoint()._last_global_step_saved == 0
     assert ModelCheckpoint()._every_n_epochs == 1
+    assert ModelCheckpoint()._every_n_train_steps == 0
+    assert torch.amp.GradScaler("cpu")._scale is None
     assert Timer()._interval == "step"
     assert LightningModule()._trainer is None
     assert TensorBoardLogger(tmp_path)._experiment is None

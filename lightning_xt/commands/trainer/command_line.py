@@ -26,7 +26,7 @@ from lightning_xt.commands.options.option_help import OptionHelp
 from lightning_xt.commands.trainer.cluster import adopt_trainer, choose_environments
 from lightning_xt.commands.trainer.decoding_options import choose_decoding, list_unused
 from lightning_xt.commands.trainer.plain_options import PlainOptions
-from lightning_xt.commands.trainer.results import collect_metrics, describe_checkpoint, print_results
+from lightning_xt.commands.trainer.results import are_of_best, collect_metrics, print_results
 from lightning_xt.commands.trainer.run_choice import Resolved, resolve
 from lightning_xt.commands.trainer.standard_parts import StandardParts, choose_callbacks, choose_loggers
 from lightning_xt.commands.trainer.trainer_options import (
@@ -271,7 +271,7 @@ class CommandLine(LightningCLI):
         metrics = collect_metrics(self.trainer, "val/")
         if best is not None and best.is_file():
             checkpoint = Checkpoint(best)
-            if not describe_checkpoint(metrics, self.trainer, checkpoint.step):
+            if not are_of_best(metrics, self.trainer, checkpoint.step):
                 # Not into the logs: this measures an earlier step.
                 self.trainer.loggers = []
                 hand_on(checkpoint, self.trainer)

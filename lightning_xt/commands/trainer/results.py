@@ -14,7 +14,7 @@ def collect_metrics(trainer: Trainer, split: str) -> dict[str, float]:
     return {name: float(v) for name, v in trainer.callback_metrics.items() if name.startswith(split)}
 
 
-def describe_checkpoint(metrics: Mapping[str, float], trainer: Trainer, step: int) -> bool:
+def are_of_best(metrics: Mapping[str, float], trainer: Trainer, step: int) -> bool:
     """Return True if metrics of the last validation are those of `best.ckpt`, which has the weights of a step."""
     best = [each.best_model_score for each in trainer.checkpoint_callbacks if isinstance(each, BestCheckpoint)]
     # A run that goes back leaves the file of later steps until a validation replaces it.
