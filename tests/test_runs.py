@@ -667,7 +667,7 @@ def test_cases_r18_another_schedule_of_a_resume_is_reported(trained, caplog):
     assert "the learning rate of step 6 is 0.000628 by this schedule and 0.0001 in the checkpoint: " in caplog.text
 
 
-def test_a_run_that_goes_back_has_the_best_checkpoint_of_its_own_branch(fresh, capsys):
+def test_a_run_that_goes_back_has_the_best_checkpoint_of_its_new_branch(fresh, capsys):
     options = ["--validate_every=2", "--checkpoint_every=2", "--keep_checkpoints=3", "--model.optimizer.lr=0.01"]
     assert main(["fit", "-c", "tiny.yaml", *options]) == 0
     folder = Path("runs/tiny/0")
