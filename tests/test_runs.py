@@ -675,7 +675,7 @@ def test_a_run_that_goes_back_has_the_best_checkpoint_of_its_new_branch(fresh, c
     abandoned = load(folder, "best")["global_step"]
     assert abandoned > 2
     capsys.readouterr()
-    # Without a callback that replaces the file, its loss is that of its own weights.
+    # Without a callback that replaces the file, the loss is still that of its weights.
     without = [*back, "--standard.best_checkpoint=null", "--model.optimizer.lr=3"]
     measured = {int(row["step"]): float(row["val/loss"]) for row in read_rows() if row["val/loss"]}
     assert main(without) == 0
