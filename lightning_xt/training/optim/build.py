@@ -111,7 +111,7 @@ class OptimizerOptions:
 
 
 def _list_options(optimizer: Optimizer) -> frozenset[str] | None:
-    """List the keys of groups that are no state: those that constructors take, and ours; None = all keys."""
+    """List the keys of groups that are options, not state: those that constructors take; None = all keys."""
     if isinstance(optimizer, MatrixOptimizer):
         # Its constructors have other names for some.
         return None
