@@ -1,4 +1,5 @@
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -7,6 +8,7 @@ from lightning_xt.models.decoder import Decoder
 from lightning_xt.nn.attention.attention import Attention
 from lightning_xt.nn.heads.tied_head import TiedHead
 from lightning_xt.nn.norms.layer_norm import LayerNorm
+from lightning_xt.training.callbacks.disk_space_check import _estimate_checkpoint_bytes
 from lightning_xt.training.optim.build import OptimizerOptions, build_optimizer
 from lightning_xt.training.optim.muon_adamw import MuonAdamW
 from lightning_xt.training.optim.parameter_groups import parameter_groups
@@ -173,6 +175,9 @@ def test_the_size_of_a_state_is_known_before_the_first_step(factory):
     model = Decoder(11, dim=16, depth=1, attention=partial(Attention, heads=2, kv_heads=1)).bfloat16()
     optimizer = factory(parameter_groups(model))
     expected = optimizer.measure_state()
+    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    trainer = SimpleNamespace(callbacks=[], optimizers=[optimizer])
+    assert _estimate_checkpoint_bytes(trainer, model) == weights + expected
     for seed in range(2):
         torch.manual_seed(seed)
         for parameter in model.parameters():

@@ -11,7 +11,6 @@ from torch import Tensor
 from lightning_xt.checkpoints.checkpoint_room import format_bytes
 from lightning_xt.checkpoints.runs import step_checkpoints
 from lightning_xt.training.callbacks.run_folder import find_run_folder
-from lightning_xt.training.optim.matrix_optimizer import MatrixOptimizer
 
 MOMENTS = 2
 """Most values that an optimizer of others keeps for each weight, before its first step shows them: Adam's means."""
@@ -58,6 +57,7 @@ def _estimate_checkpoint_bytes(trainer: Trainer, pl_module: LightningModule) -> 
     average = any(isinstance(each, WeightAveraging) for each in trainer.callbacks)  # type: ignore[attr-defined]
     kept = [value for each in trainer.optimizers for state in each.state.values() for value in state.values()]
     state = sum(each.numel() * each.element_size() for each in kept if isinstance(each, Tensor))
-    own = sum(each.measure_state() for each in trainer.optimizers if isinstance(each, MatrixOptimizer))
+    # Ours, and those of others that have such a method.
+    own = sum(each.measure_state() for each in trainer.optimizers if hasattr(each, "measure_state"))
     # A resumed run has its optimizer state already.
     return weights * (2 if average else 1) + (state or own or MOMENTS * trained)
