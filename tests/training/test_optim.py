@@ -175,7 +175,7 @@ def test_the_size_of_a_state_is_known_before_the_first_step(factory):
     model = Decoder(11, dim=16, depth=1, attention=partial(Attention, heads=2, kv_heads=1)).bfloat16()
     optimizer = factory(parameter_groups(model))
     expected = optimizer.measure_state()
-    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    weights = sum(each.numel() * each.element_size() for each in (*model.parameters(), *model.buffers()))
     trainer = SimpleNamespace(callbacks=[], optimizers=[optimizer])
     assert _estimate_checkpoint_bytes(trainer, model) == weights + expected
     for seed in range(2):
