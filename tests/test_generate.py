@@ -742,7 +742,8 @@ def test_cases_d4_a_language_model_is_measured_without_decoding(trained, capsys)
                 "without decoding; omit it, or give it to predict"
             )
     # A value of another option.
-    assert main(["validate", *best, "--name", "sampling"]) == 0
+    Path("sampling.txt").write_bytes(Path("corpus.txt").read_bytes())
+    assert main(["validate", *best, "--data.path", "sampling.txt"]) == 0
 
 
 def test_cases_d18_log_probabilities_need_json(trained, said):

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from lightning_xt.commands.ablation.study_plan import BASE, ConfigText, Variant
-from lightning_xt.commands.catalogue.merging import merge
+from lightning_xt.commands.catalogue.merging import join_lists, merge, names_parts
 from lightning_xt.commands.options.config_files import read_config
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.models.encoder import Encoder
