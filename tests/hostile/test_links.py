@@ -85,6 +85,8 @@ def test_a_pipe_or_a_device_is_not_replaced(tmp_path: Path) -> None:
     os.mkfifo(pipe)
     with pytest.raises(OSError, match="it is not a regular file"), replace_file(pipe):
         pass
-    with pytest.raises(UserError, match=r"--output .*pipe cannot be written \(it is not a regular file\); name another"):
+    with pytest.raises(
+        UserError, match=r"--output .*pipe cannot be written \(it is not a regular file\); name another"
+    ):
         check_output("--output", pipe)
     assert pipe.is_fifo() and [*tmp_path.iterdir()] == [pipe]
