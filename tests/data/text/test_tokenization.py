@@ -188,6 +188,19 @@ def test_bytes_that_are_not_text_are_reported(prepared, caplog):
     assert "--data.path corpus.txt is not UTF-8 everywhere: 1 pieces of it have other bytes" in caplog.text
 
 
+@pytest.mark.parametrize("more", range(4))
+def test_splits_of_sub_words_divide_no_character(prepared, caplog, more):
+    text = ("\u65e5\u672c\u8a9e\u3067\U0001f642" * 50 + "a" * more).encode()
+    Path("corpus.txt").write_bytes(text)
+    with caplog.at_level(logging.INFO):
+        corpus = make(validation=0.1, test=0.1)
+        found = [decode(corpus, part).encode() for part in corpus.splits]
+    assert b"".join(found) == text and "not UTF-8" not in caplog.text
+    exact = [len(part) for part in TextFiles("corpus.txt", validation=0.1, test=0.1).splits]
+    assert exact[1:] == [len(text) // 10] * 2 and len(found[0]) - exact[0] in range(-3, 1)
+    assert corpus.bytes_per_token("test") == len(found[2]) / len(corpus.splits.test)
+
+
 class Dice(BPE):
     """Tokenizer that draws random numbers."""
 
