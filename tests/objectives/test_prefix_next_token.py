@@ -170,7 +170,7 @@ def test_the_prefix_of_documents_is_drawn_for_the_longest() -> None:
 
 
 def test_an_evaluation_of_documents_is_plain_causal() -> None:
-    """What shares a row with a document must not change its bits."""
+    """The bits of a document must not depend on others in its row."""
     model = Recorder(2, 6)
     scored = torch.tensor([[False, False, False, True, True, True], [False, False, False, False, True, False]])
     documents = torch.tensor([[0, 0, 0, 0, 1, 1], [0, 0, 1, 1, 1, 1]])

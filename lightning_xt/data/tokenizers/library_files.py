@@ -64,7 +64,7 @@ def named_encoding_errors(place: str) -> Iterator[None]:
 
 
 def _is_of_library(error: BaseException) -> bool:
-    """Return True for an error of the library, which has no class of its own; its panics are not even an Exception."""
+    """Return True for an error of the library, which names no class of errors; its panics are not even an Exception."""
     return isinstance(error, Exception) or type(error).__name__ == "PanicException"
 
 
