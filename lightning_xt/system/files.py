@@ -8,6 +8,25 @@ from pathlib import Path
 from typing import BinaryIO
 
 
+def expand_home(path: str | Path, place: str | None = None) -> Path:
+    """Replace ~ or ~name at the beginning of a path by the home folder.
+
+    Args:
+        path: the path.
+        place: the option with the path, for messages. None = the path.
+
+    Raises:
+        ValueError: the home folder is unknown.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise ValueError(
+            f"{place or path}: the home folder {Path(path).parts[0]} is unknown; write the whole path, or ./{path} for "
+            "a file of this name"
+        ) from error
+
+
 @contextmanager
 def replace_file(path: Path, part: Path | None = None) -> Iterator[BinaryIO]:
     """Open a temporary file that replaces `path` when the block ends without an error.
