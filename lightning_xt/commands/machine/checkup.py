@@ -19,8 +19,9 @@ from lightning_xt.system.messages import make_visible
 WIDTH = 110
 """Characters of a line."""
 PREFIXES = ("LIGHTNING_XT_", "LXT_")
-SECRETS = ("KEY", "TOKEN", "SECRET", "PASSWORD")
 """Beginnings of the environment variables that the package reads."""
+SECRETS = ("KEY", "TOKEN", "SECRET", "PASSWORD")
+"""Ends of those whose values are nobody else's."""
 
 
 def print_checkup(*, as_json: bool) -> int:
