@@ -487,6 +487,10 @@ def test_combinations_join_options(ablate):
     assert joined["norm"] == "LayerNorm"
     assert second.name == "one + three" and third.error is None
     assert second.error == "one and three choose the same option: there is no room for ALiBi"
+    Path("near.yaml").write_text("model: {init_args: {optimizer: {init_args: {betas: [0.8, 0.95]}}}}\n")
+    Path("far.yaml").write_text("model: {init_args: {optimizer: {init_args: {betas: [0.95, 0.8], eps: 1.0}}}}\n")
+    both = read_variants(["near.yaml", "far.yaml"], 2)[-1]
+    assert both.error == "near and far choose the same option: there is no room for betas [0.8, 0.95]"
     runner, _ = ablate(*OPTIONS, "--combine", "2", "--variants", *write_overlays("slow", "fast"))
     rows = read_rows()
     assert "repeat/slow + fast-0" in dict(runner.trained)

@@ -134,6 +134,7 @@ def test_commands_and_options() -> None:
     assert complete("lightning-xt predict --sampl") == ["--sampling."]
     # A command with options besides those of fit.
     assert complete("lightning-xt lr --low") == ["--lowest"]
+    assert complete("lightning-xt validate ") and not {"tiny", "runs/tiny"} & {*complete("lightning-xt lr ")}
     assert complete("lightning-xt lr --model.decoder.dep") == ["--model.decoder.depth"]
     assert complete("lightning-xt generate --temp") == ["--temperature"]
     assert complete("lightning-xt nonsense --model ") == []

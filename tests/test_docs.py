@@ -110,6 +110,10 @@ def write_inputs(folder: Path) -> None:
     talk = [("user", "Name a fruit."), ("assistant", "An apple."), ("user", "Another?"), ("assistant", "A pear.")]
     chat = json.dumps({"messages": [{"role": role, "content": content} for role, content in talk]})
     (folder / "chats.jsonl").write_text(f"{chat}\n" * 20)
+    alpaca = json.dumps({"instruction": "Add.", "input": "2+2", "output": "4"})
+    (folder / "alpaca.jsonl").write_text(f"{alpaca}\n" * 20)
+    shares = json.dumps({"conversations": [{"from": "human", "value": "2+2"}, {"from": "gpt", "value": "4"}]})
+    (folder / "shares.jsonl").write_text(f"{shares}\n" * 20)
     answer = json.dumps({"question": "2+2?", "answer": "4"})
     (folder / "answers.jsonl.gz").write_bytes(gzip.compress(f"{answer}\n".encode() * 20))
     (folder / "questions.txt").write_text("Name a fruit.\nWhy?\n")

@@ -22,6 +22,7 @@ def test_this_machine_can_train(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LIGHTNING_XT_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("LIGHTNING_XT_API_KEY", "sk-precious")
     assert main(["doctor"]) == 0
     said = capsys.readouterr().out
     assert torch.__version__ in said
@@ -30,6 +31,11 @@ def test_this_machine_can_train(
     assert main(["doctor", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["works"] is True
+    assert (
+        "sk-precious" not in said
+        and {"LIGHTNING_XT_API_KEY": "is set"}.items()
+        <= {each["name"]: each["value"] for each in found["environment"]}.items()
+    )
     assert {"name": "LIGHTNING_XT_DATA", "value": str(tmp_path / "data"), "remedy": None, "level": "ok"} in (
         found["environment"])  # fmt: skip
     for name in ("software", "devices", "compilers", "disks", "environment"):
@@ -100,6 +106,11 @@ def test_accelerators(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     fake.facts.major, fake.facts.minor = 7, 5
     (found,) = accelerators.check_accelerators(fake)
     assert found.level == "error" and found.remedy is not None and "built for sm_75" in found.remedy
+    fake.cuda.get_arch_list = lambda: ["sm_90", "compute_80"]
+    assert next(accelerators.check_accelerators(fake)).level == "error"
+    # The driver compiles for a newer GPU.
+    fake.facts.major, fake.facts.minor = 12, 0
+    assert next(accelerators.check_accelerators(fake)).level == "ok"
     fake.cuda.is_available = lambda: False
     monkeypatch.setattr(accelerators, "DRIVER", str(tmp_path))
     (found,) = accelerators.check_accelerators(fake)

@@ -446,6 +446,11 @@ MISTAKES = [
         "--stream prints one completion as it is generated, but 2",
     ),
     ("--prompt x --output no/such/out.txt", "--output no/such/out.txt: there is no such folder; create it first"),
+    ("--prompt x --output .", "--output . cannot be written (Is a directory); name another file"),
+    (
+        "--prompts prompts.txt --output ./prompts.txt",
+        "--output ./prompts.txt is the file of --prompts, which it would replace; name another",
+    ),
     (
         "--interactive --prompts prompts.txt",
         "--interactive reads what you type and prints what follows; omit --prompts",
@@ -736,6 +741,9 @@ def test_cases_d4_a_language_model_is_measured_without_decoding(trained, capsys)
                 f"lightning-xt: error: {command} does not use {option.partition('=')[0]}: a LanguageModel is measured "
                 "without decoding; omit it, or give it to predict"
             )
+    # A value of another option.
+    Path("sampling.txt").write_bytes(Path("corpus.txt").read_bytes())
+    assert main(["validate", *best, "--data.path", "sampling.txt"]) == 0
 
 
 def test_cases_d18_log_probabilities_need_json(trained, said):

@@ -190,6 +190,9 @@ def test_two_files_of_pairs(capsys: pytest.CaptureFixture[str]) -> None:
     Path("pairs/train.de").write_text("ein kleiner Hund\n" * 200)
     sentence = fail(capsys, "mine", "--translation", "--path", "pairs")
     assert sentence.endswith("such as --path pairs/train.en --target_path pairs/train.de")
+    Path("pairs/valid.en").write_text("a dog\n")
+    Path("pairs/valid.de").write_text("ein Hund\n")
+    assert fail(capsys, "mine", "--translation", "--path", "pairs") == sentence
     sides = ["--path", "pairs/train.en", "--target_path", "pairs/train.de"]
     assert main(["init", "mine", "--translation", *sides]) == 0
     said = capsys.readouterr().out

@@ -445,6 +445,9 @@ def test_cases_r2_a_command_line_has_one_reading(fresh, capsys):
     Path("twice.yaml").write_text("model:\n  init_args:\n    decoder: {dim: 8, dim: 16}\n")
     assert main(["fit", "-c", "tiny.yaml", "--config", "twice.yaml"]) == 2
     assert "twice.yaml: the key 'dim' stands twice in one mapping, again in line 3" in capsys.readouterr().err
+    Path("part.yaml").write_text("dim: 8\ndim: 16\n")
+    assert main(["fit", "-c", "tiny.yaml", "--model.decoder", "part.yaml"]) == 2
+    assert "part.yaml: the key 'dim' stands twice in one mapping, again in line 2" in capsys.readouterr().err
 
 
 def test_a_single_callback_needs_no_list(fresh, capsys):

@@ -124,7 +124,14 @@ FILE = {
     },
 }  # fmt: skip
 """Entries of a checkpoint of lightning-xt; one whose name ends in a question mark may be absent."""
-DATA = {"samples_seen": COUNT, "hash?": TEXT_OR_NONE, "lanes?": COUNT, "seq_len?": COUNT, "seed?": COUNT}
+DATA = {
+    "samples_seen": COUNT,
+    "hash?": TEXT_OR_NONE,
+    "order?": TEXT,
+    "lanes?": COUNT,
+    "seq_len?": COUNT,
+    "seed?": COUNT,
+}
 """State of a data module."""
 
 

@@ -11,6 +11,8 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from lightning_xt.system.files import expand_home
+
 ROOT = "runs"
 """Root of the runs by default."""
 CHECKPOINTS = ("best", "last")
@@ -28,7 +30,7 @@ def find_checkpoint(run: str | Path, kinds: Sequence[str] = CHECKPOINTS) -> Path
         FileNotFoundError: there is no such run, or it has no checkpoint.
         ValueError: it is a file, but not a checkpoint.
     """
-    path = Path(run).expanduser()
+    path = expand_home(run)
     if not is_valid_name(path):
         raise ValueError(f"{run} is not a run: no file can have this name; give runs/NAME, runs/NAME/0 or a .ckpt file")
     if path.is_file():

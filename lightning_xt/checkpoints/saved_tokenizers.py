@@ -1,5 +1,6 @@
 """Files of tokenizers in the folder of a run, and the options of its config that name such a file."""
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -53,5 +54,5 @@ def use_saved_tokenizers(config: Mapping[str, Any], folder: Path) -> None:
 def replace_missing_tokenizers(config: Mapping[str, Any], folder: Path) -> None:
     """Let a run's config name the copies in place of files that are no longer there, as in a run that was moved."""
     for each in list_saved_tokenizers(config, folder):
-        if not Path(each.options["file"]).expanduser().is_file():
+        if not os.path.isfile(os.path.expanduser(each.options["file"])):
             each.options["file"] = str(each.file)

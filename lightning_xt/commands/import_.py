@@ -4,6 +4,7 @@ from argparse import ArgumentParser
 from collections.abc import Sequence
 
 from lightning_xt.commands.options.arguments import Arguments
+from lightning_xt.commands.options.run_names import check_name
 from lightning_xt.system.messages import UserError
 
 SUMMARY = "make a run of another library's model:  lightning-xt import FOLDER"
@@ -38,6 +39,8 @@ def run(args: Sequence[str]) -> int:
     from lightning_xt.commands.models.import_lightning import import_variants
 
     import_variants()
+    if options.name is not None:
+        check_name(options.name, "--output")
     if options.call is not None and options.base is not None:
         raise UserError("--call is for weights of x-transformers and --base for an adapter of PEFT; give one")
     if options.base is not None:

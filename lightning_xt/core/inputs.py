@@ -32,8 +32,8 @@ class Inputs:
         documents: one document number a token; attention stays within a document, positions restart.
         visible_prefix: number of first tokens, soft ones included, that every token of the row sees (prefix language
             models).
-        hidden_tokens: True for tokens that no other token sees, as forgetful causal masking draws them, nor a shift or
-            a forget gate. None = no token.
+        hidden_tokens: True for tokens that no token sees in attention, not even they themselves, as forgetful causal
+            masking draws them, nor a shift or a forget gate. None = no token.
         mask: True where the token of the second axis may be seen by that of the first, besides the other rules.
         bias: added to the scores of every self-attention, for all rows and heads or for each; queries, then keys.
         positions: position of each token, in place of its index, such as for shuffled orders. Earlier and later stay

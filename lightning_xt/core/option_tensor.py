@@ -16,5 +16,7 @@ class OptionTensor:
     def to(self, device: torch.device) -> Tensor:
         """Return the numbers on a device."""
         if device not in self._copies:
-            self._copies[device] = self._on_cpu.to(device)
+            # A tensor of inference mode would fail in a later training step.
+            with torch.inference_mode(False):
+                self._copies[device] = self._on_cpu.to(device)
         return self._copies[device]

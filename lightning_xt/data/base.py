@@ -63,8 +63,8 @@ class DataModule(LightningDataModule, ABC):
         """Describe the size of the opened training data, and of a step with this number of batches in each process."""
         return ""
 
-    def describe_order(self) -> dict[str, int]:
-        """Return the values, besides the options, on which sample n depends; a checkpoint keeps them."""
+    def describe_order(self) -> dict[str, int | str]:
+        """Return the values on which sample n depends besides those that stay equal; a checkpoint keeps them."""
         return {}
 
     def check_order(self, state_dict: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from lightning_xt.data.base import DataModule
 from lightning_xt.data.loading.loader import Loader
 from lightning_xt.data.loading.sampler import CounterBatchSampler
+from lightning_xt.data.loading.seeded_items import SeededItems
 from lightning_xt.data.loading.shuffled_order import ShuffledOrder
 from lightning_xt.data.loading.workers import worker_options
 from lightning_xt.data.tokenizers.base import Tokenizer
@@ -24,8 +25,9 @@ class CustomData(DataModule):
 
     A language model reads items of token ids `(seq_len + 1,)`, an encoder-decoder items `(src, tgt)` or
     `(src, tgt, src_mask)`. A dataset with a length is shuffled by the seed, resumes exactly and is split over
-    processes. A DataLoader, or a dataset without a length, is used as it is: by one process, and a resumed run begins
-    it again. Texts, as in samples, are bytes if there are 256 target ids, else ids as numbers.
+    processes; random numbers that it draws from the global generators of torch, numpy and Python depend on the seed and
+    the item's number alone. A DataLoader, or a dataset without a length, is used as it is: by one process, and a
+    resumed run begins it again. Texts, as in samples, are bytes if there are 256 target ids, else ids as numbers.
 
     With `inputs` an item is a dict of `tokens`, or of `src`, `tgt` and perhaps `src_mask`, and of the named inputs: a
     `condition` (width,), or (seq_len + 1, width) with one a token, for adaptive norms; `types` (seq_len + 1,) for
@@ -38,8 +40,9 @@ class CustomData(DataModule):
         test_set: the same for the test split. None = no test.
         batch_size: items per training step of one process, for a dataset.
         eval_batch_size: items per evaluation step. None = `batch_size`.
-        num_workers: processes that prepare batches of a dataset for each training process; 0 = none.
-        seed: chooses the order of training items.
+        num_workers: processes that prepare batches of a dataset with a length for each training process; 0 = none,
+            batches are prepared between the steps.
+        seed: chooses the order of training items, and the random numbers that a dataset draws.
         inputs: names of the inputs besides ids that every item has.
     """
 
@@ -59,7 +62,7 @@ class CustomData(DataModule):
         super().__init__(seed=seed)
         self.save_hyperparameters(logger=False, ignore=["train_set", "validation_set", "test_set"])
         check_option("CustomData", "--data.batch_size", batch_size, least=1)
-        check_option("CustomData", "--data.eval_batch_size", eval_batch_size or batch_size, least=1)
+        check_option("CustomData", "--data.eval_batch_size", eval_batch_size, least=1)
         check_option("CustomData", "--data.num_workers", num_workers, least=0)
         sizes = {name: vocab.get(name) or vocab.get("target") for name in ("source", "target")}
         if not all(sizes.values()):
@@ -67,7 +70,8 @@ class CustomData(DataModule):
         self._vocab = sizes | {name: vocab.get(name) for name in ("pad", "start", "end", "separator")}
         self._factories = {"train": train_set, "validation": validation_set, "test": test_set}
         self._sources: dict[str, Any] = {}
-        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
+        self.batch_size = batch_size
+        self.eval_batch_size = batch_size if eval_batch_size is None else eval_batch_size
         self.num_workers, self.given_inputs = num_workers, inputs
 
     @property
@@ -107,8 +111,9 @@ class CustomData(DataModule):
                 rank_zero_info("--data.train_set has no numbered items: it begins again, though the run resumes")
             return self._use_as_is("train", self.batch_size)
         rank, world = self.rank_and_world
-        batches = CounterBatchSampler(self.batch_size, start=lambda: self.samples_seen, rank=rank, world=world)
-        return self._load_items(_Shuffled(self._source("train"), self.seed), batch_sampler=batches)
+        batches = CounterBatchSampler(self.batch_size, start=self.next_sample, rank=rank, world=world)
+        order = ShuffledOrder(self._count_items("train"), self.seed)
+        return self._load_items(SeededItems(self._source("train"), self.seed, order), batch_sampler=batches)
 
     def val_dataloader(self) -> Loader | list[Loader]:
         """Return this process's items of the validation data; no loader if there are none."""
@@ -126,8 +131,9 @@ class CustomData(DataModule):
         if not self._is_counted(split):
             return self._use_as_is(split, self.eval_batch_size)
         rank, world = self.rank_and_world
-        items = range(rank, len(self._source(split)), world)
-        return self._load_items(self._source(split), sampler=items, batch_size=self.eval_batch_size)
+        items = range(rank, self._count_items(split, world), world)
+        seeded = SeededItems(self._source(split), self.seed)
+        return self._load_items(seeded, sampler=items, batch_size=self.eval_batch_size)
 
     def _source(self, split: str) -> Any:
         """Build a dataset or a loader once."""
@@ -147,6 +153,18 @@ class CustomData(DataModule):
         source = self._source(split)
         return not isinstance(source, (DataLoader, IterableDataset)) and hasattr(source, "__len__")
 
+    def _count_items(self, split: str, least: int = 1) -> int:
+        """Count the items of a dataset; ValueError if there are fewer than `least`, one for each process."""
+        count = len(self._source(split))
+        if not count:
+            raise ValueError(f"--data.{split}_set has no items; give at least one")
+        if count < least:
+            raise ValueError(
+                f"--data.{split}_set has {count} {'item' if count == 1 else 'items'} for {least} processes, which need "
+                f"one each; give more items, or train with --trainer.devices {count}"
+            )
+        return count
+
     def _use_as_is(self, split: str, batch_size: int) -> Loader:
         if self.rank_and_world[1] > 1:
             raise ValueError(
@@ -154,7 +172,14 @@ class CustomData(DataModule):
                 f"{self.rank_and_world[1]} processes; give a Dataset with a length, or train with --trainer.devices 1"
             )
         source = self._source(split)
-        return Loader(source) if isinstance(source, DataLoader) else self._load_items(source, batch_size=batch_size)
+        if isinstance(source, DataLoader):
+            return Loader(source, ahead=source.num_workers > 0)
+        if self.num_workers:
+            raise ValueError(
+                f"--data.num_workers {self.num_workers} would read --data.{split}_set, which has no numbered items, "
+                "once in each worker; set --data.num_workers 0, or give a DataLoader whose workers divide its items"
+            )
+        return self._load_items(source, batch_size=batch_size)
 
     def _load_items(self, dataset: Any, **options: Any) -> Loader:
         return Loader(
@@ -162,19 +187,11 @@ class CustomData(DataModule):
                 dataset,
                 num_workers=self.num_workers,
                 persistent_workers=self.num_workers > 0,
+                pin_memory=self._device.type == "cuda",
                 # Its own generator: every iteration draws a number, which must not change the model's random numbers.
                 generator=torch.Generator(),
                 **options,
                 **worker_options(self.num_workers),
-            )
+            ),
+            ahead=self.num_workers > 0,
         )
-
-
-class _Shuffled(Dataset[Any]):
-    """Endless samples of a dataset: each epoch has every item once, in an order that depends on the seed alone."""
-
-    def __init__(self, items: Any, seed: int) -> None:
-        self.items, self.order = items, ShuffledOrder(len(items), seed)
-
-    def __getitem__(self, sample: int) -> Any:
-        return self.items[self.order.locate(sample)]

@@ -79,8 +79,8 @@ def read_prompts(
         prompt = parse_field(line, place, "prompt", chosen=False) if of_json else decode_line(line, place)
         if not prompt and not may_be_empty:
             raise ValueError(
-                f"{place} is empty, but a byte model continues at least one byte; write a prompt there or remove the "
-                "line"
+                f"{place} is empty, but a model without a start token continues at least one token; write a prompt "
+                "there or remove the line"
             )
         prompts.append(Prompt(id=number, prompt=prompt))
     if not prompts:

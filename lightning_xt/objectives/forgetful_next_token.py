@@ -5,6 +5,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from lightning_xt.core.inputs import Inputs
+from lightning_xt.core.packed_documents import find_document_starts
 from lightning_xt.core.shapes import ObjectiveShape
 from lightning_xt.core.trace import Trace
 from lightning_xt.objectives.base import LanguageModelLike, Loss, Objective
@@ -16,8 +17,8 @@ class ForgetfulNextToken(Objective):
     """Predict each next token while a random part of the past is hidden, in training only (FCM).
 
     Liu et al., 2022. https://arxiv.org/abs/2210.13432
-    Each row draws a fraction, and each of its tokens is hidden from all queries with that probability. The first token
-    is never hidden.
+    Each row draws a fraction, and each of its tokens is hidden from all queries, its own included, with that
+    probability. The first token of a row, or of each document in it, is never hidden.
     In x-transformers: mask_prob; it hides a part in evaluation too.
 
     Args:
@@ -43,6 +44,9 @@ class ForgetfulNextToken(Objective):
             hidden = torch.rand(read.shape, device=read.device) < fraction
             hidden[:, 0] = False
             inputs = inputs or Inputs()
+            if inputs.documents is not None:
+                starts = find_document_starts(inputs.documents)
+                hidden &= starts != torch.arange(read.shape[1], device=read.device)
             hidden = hidden if inputs.hidden_tokens is None else hidden | inputs.hidden_tokens
             counted = targets != IGNORED if scored is None else scored & (targets != IGNORED)
             inputs = replace(inputs, hidden_tokens=hidden, scored=counted)

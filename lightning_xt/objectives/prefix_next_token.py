@@ -20,14 +20,15 @@ class PrefixNextToken(Objective):
 
     Raffel et al., 2019 (T5), https://arxiv.org/abs/1910.10683; the S-denoiser of UL2, https://arxiv.org/abs/2205.05131
     Each row draws the length of its prefix at every step, whichever process trains on it; of several documents in a
-    row, each has a prefix of this length. Tokens that the prefix shows are not targets; a prefix of one token shows
-    none. `Inputs(visible_prefix=...)` takes the place of the draw.
+    row, each has a prefix of this length, which is drawn for the longest of them. Tokens that the prefix shows are not
+    targets; a prefix of one token shows none. `Inputs(visible_prefix=...)` takes the place of the draw.
     In evaluation the prefix is the context of a window, which an earlier window has predicted: without `stride` the
-    evaluation is plain causal, and bits per byte compare with those of other objectives at any stride.
+    evaluation is plain causal, and bits per byte compare with those of other objectives at any stride. So is that of
+    separated documents and packed conversations, because it must not depend on what shares a row.
     Generation makes the prompt visible. Parts that look back only are refused.
 
     Args:
-        min_prefix: smallest fraction of a row that is its prefix.
+        min_prefix: smallest fraction of a row, or of its longest document, that is its prefix.
         max_prefix: largest fraction; all lengths between are equally likely. The last token is always a target.
     """
 
@@ -68,21 +69,27 @@ class PrefixNextToken(Objective):
         if inputs is not None and inputs.visible_prefix is not None:
             return inputs.visible_prefix - inputs.num_soft_tokens
         if self.training:
-            return self._draw(read)
-        if not has_context:
+            return self._draw(read, counted, inputs)
+        if not has_context or (inputs is not None and inputs.documents is not None):
             return None
         # Up to the first target that counts.
-        places = _find_places(read, Inputs() if inputs is None else inputs)
-        return places.masked_fill(~counted, read.shape[1]).amin(dim=1)
+        index = torch.arange(1, read.shape[1] + 1, device=read.device).expand_as(read)
+        return index.masked_fill(~counted, read.shape[1]).amin(dim=1)
 
-    def _draw(self, read: Int[Tensor, "b n"]) -> Int[Tensor, " b"]:
-        """Draw the length of each row's prefix, 1 to n."""
+    def _draw(self, read: Int[Tensor, "b n"], counted: Bool[Tensor, "b n"], inputs: Inputs | None) -> Int[Tensor, " b"]:
+        """Draw the length of each row's prefix, 1 to n, or to the length of the longest document that counts."""
         n = read.shape[1]
         least, most = (max(1, round(fraction * n)) for fraction in (self.min_prefix, self.max_prefix))
         if self.step_seed is None:
             drawn = torch.rand(len(read), device=read.device)
         else:
             drawn = draw_by_content(read, 1, self.step_seed)[0, :, 0]
+        if inputs is not None and inputs.documents is not None:
+            longest = _find_places(read, inputs).masked_fill(~counted, 0).amax(dim=1)
+            first, last = (
+                (fraction * longest).round().long().clamp(min=1) for fraction in (self.min_prefix, self.max_prefix)
+            )
+            return first + torch.minimum((drawn * (last - first + 1)).long(), last - first)
         return least + (drawn * (most - least + 1)).long().clamp(max=most - least)
 
 

@@ -3,8 +3,10 @@
 import os
 from pathlib import Path
 
+from lightning_xt.system.files import expand_home
+
 
 def cache_folder() -> Path:
     """Return the folder for files that this package can make again."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    return cache / "lightning-xt"
+    chosen = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return expand_home(chosen, f"XDG_CACHE_HOME={chosen}") / "lightning-xt"

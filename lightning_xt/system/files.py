@@ -8,6 +8,25 @@ from pathlib import Path
 from typing import BinaryIO
 
 
+def expand_home(path: str | Path, place: str | None = None) -> Path:
+    """Replace ~ or ~name at the beginning of a path by the home folder.
+
+    Args:
+        path: the path.
+        place: the option with the path, for messages. None = the path.
+
+    Raises:
+        ValueError: the home folder is unknown.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise ValueError(
+            f"{place or path}: the home folder {Path(path).parts[0]} is unknown; write the whole path, or ./{path} for "
+            "a file of this name"
+        ) from error
+
+
 @contextmanager
 def replace_file(path: Path, part: Path | None = None) -> Iterator[BinaryIO]:
     """Open a temporary file that replaces `path` when the block ends without an error.
@@ -20,6 +39,7 @@ def replace_file(path: Path, part: Path | None = None) -> Iterator[BinaryIO]:
         part: name of the temporary file in the same folder. None = one fixed name, so that the rest of a killed process
             is overwritten; processes that write at the same time each need another name.
     """
+    _refuse_special(path)
     part = path.with_name(f".{path.name}.part") if part is None else part
     try:
         with open_new(part) as file:
@@ -33,14 +53,21 @@ def replace_file(path: Path, part: Path | None = None) -> Iterator[BinaryIO]:
 
 def require_replaceable(path: Path) -> None:
     """Raise an OSError if `replace_file` could not replace a file, such as in a folder that takes no new files."""
-    if path.is_dir():
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    _refuse_special(path)
     # Processes that check at the same time each need another name.
     part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         open_new(part).close()
     finally:
         part.unlink(missing_ok=True)
+
+
+def _refuse_special(path: Path) -> None:
+    """Raise an OSError for a folder, and for a device or a pipe: a file in its place would take it from everybody."""
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
 
 
 def open_new(path: Path) -> BinaryIO:

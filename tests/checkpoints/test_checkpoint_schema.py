@@ -116,6 +116,7 @@ def set_entry(*path: Any, value: Any) -> Any:
         (set_entry("optimizer_states", value=None), "its optimizer_states is None, not a list"),
         (set_entry("lr_schedulers", value=[1]), "its lr_schedulers[0] is 1, not a mapping"),
         (set_entry("TextFiles", "samples_seen", value="12"), "its TextFiles.samples_seen is '12', not a whole number"),
+        (set_entry("TextFiles", "order", value=3), "its TextFiles.order is 3, not a text"),
         (set_entry("lightning_xt", "trainer", value={}), "it has no lightning_xt.trainer.precision"),
     ],
 )

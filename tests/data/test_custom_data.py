@@ -1,13 +1,17 @@
 """A user's own datasets and loaders, named in YAML."""
 
+import random
+import threading
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from tiny_run import read_rows
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from lightning_xt.cli import main
 from lightning_xt.data.custom_data import CustomData
@@ -129,6 +133,81 @@ def test_every_epoch_has_each_item_once_in_another_order():
     again = data()
     again.load_state_dict({"samples_seen": 12})
     assert next(iter(again.train_dataloader()))[0][:, 0].tolist() == seen[12:16]
+
+
+class Noisy(Dataset):
+    """Items of the number, of what each generator draws, and of the thread that reads it."""
+
+    def __len__(self):
+        return 10
+
+    def __getitem__(self, number):
+        drawn = [torch.randint(999, ()), np.random.randint(999), random.randrange(999)]
+        return torch.tensor([number, *drawn, threading.current_thread() is threading.main_thread()])
+
+
+def test_random_numbers_of_a_dataset_are_those_of_the_item():
+    states = torch.get_rng_state(), random.getstate()
+    batches = iter(data(Noisy, validation_set=Noisy).train_dataloader())
+    seen = torch.cat([next(batches) for _ in range(5)])
+    for each in (data(Noisy).for_process(1, 2), data(Noisy)):
+        each.load_state_dict({"samples_seen": 8})
+        first = 12 if each.rank_and_world[0] else 8
+        torch.rand(7)
+        assert torch.equal(next(iter(each.train_dataloader())), seen[first : first + 4])
+    # The second epoch draws others for an item.
+    assert len({tuple(row[1:4].tolist()) for row in seen}) == 20
+    assert seen[:, 4].all()
+    found = [torch.cat(list(data(Noisy, validation_set=Noisy).val_dataloader())) for _ in range(2)]
+    assert torch.equal(*found) and len(found[0]) == 10
+    torch.set_rng_state(states[0])
+    next(batches)
+    assert torch.equal(torch.get_rng_state(), states[0]) and random.getstate() == states[1]
+
+
+def test_overfitting_repeats_the_batches():
+    total = SimpleNamespace(processed=0)
+    loop = SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=SimpleNamespace(total=total)))
+    overfitting = data()
+    overfitting.trainer = SimpleNamespace(
+        overfit_batches=2,
+        distributed_sampler_kwargs={"rank": 0, "num_replicas": 1},
+        strategy=SimpleNamespace(root_device=torch.device("cpu")),
+        fit_loop=loop,
+    )
+    batches = overfitting.train_dataloader()
+    first = next(iter(batches))[0]
+    total.processed = 2
+    assert overfitting.samples_seen == 8
+    assert torch.equal(next(iter(batches))[0], first)
+
+
+def test_sets_without_an_item_for_each_process_are_refused():
+    with pytest.raises(ValueError, match=r"^--data.train_set has no items; give at least one$"):
+        data(lambda: items(0)).train_dataloader()
+    with pytest.raises(ValueError, match=r"^--data.validation_set has no items; give at least one$"):
+        data(validation_set=lambda: items(0)).val_dataloader()
+    message = r"^--data.test_set has 1 item for 2 processes, which need one each; .* with --trainer.devices 1$"
+    with pytest.raises(ValueError, match=message):
+        data(test_set=lambda: items(1)).for_process(0, 2).test_dataloader()
+
+
+def test_options_that_would_serve_other_batches_are_refused():
+    class Stream(IterableDataset):
+        def __iter__(self):
+            return iter(range(3))
+
+    message = r"^--data.num_workers 2 would read --data.train_set, .*; set --data.num_workers 0, or give a DataLoader"
+    with pytest.raises(ValueError, match=message):
+        data(Stream, num_workers=2).train_dataloader()
+    with pytest.raises(ValueError, match=r"--data.eval_batch_size 0, which must be at least 1$"):
+        data(eval_batch_size=0)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_batches_for_a_gpu_are_pinned(device, monkeypatch):
+    monkeypatch.setattr(CustomData, "_device", torch.device(device))
+    assert data().train_dataloader().batches.pin_memory == (device == "cuda")
 
 
 @pytest.mark.parametrize("split", ["train", "validation"])

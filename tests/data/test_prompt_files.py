@@ -133,7 +133,7 @@ WRITE = r'write {"prompt": "..."} there$'
         ('{"text": "a", "id": 3}', f" has no field 'prompt' but 'text', 'id'; {WRITE}"),
         ("3", " is a number, but every line must be an object; fix the line$"),
         ('{"prompt": 3}', f": the field 'prompt' is a number, not a string; {WRITE}"),
-        ('{"prompt": ""}', " is empty, but a byte model continues at least one byte; write a prompt there or remove"),
+        ('{"prompt": ""}', " is empty, but a model without a start token continues at least one token; write a prompt"),
         ('{"prompt": "\\ud800"}', ": character 0 of the field 'prompt' is half a character"),
     ],
     ids=range(8),

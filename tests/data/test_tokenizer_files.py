@@ -114,6 +114,34 @@ def test_spelled_tokens_are_the_pieces_of_a_text(tokenizer: Tokenizer) -> None:
     assert tokenizer.unused == [] or tokenizer.spell(tokenizer.unused[0]) == ""
 
 
+@pytest.mark.parametrize("kind", ["gpt2", "t5", "bert"])
+def test_files_of_older_versions_do_not_name_the_type_of_their_model(kind: str) -> None:
+    described = json.loads(content(kind))
+    del described["model"]["type"]
+    made = TokenizerFile(model=json.dumps(described))
+    assert made.init_args == MODELS[kind].init_args and made.describe_changes() == MODELS[kind].describe_changes()
+    assert [made.encode(text) for text in ODD] == [MODELS[kind].encode(text) for text in ODD]
+
+
+def test_a_panic_of_the_library_is_an_error_of_the_file() -> None:
+    # The library panics over a text, or while it reads the file.
+    pieces = {"type": "FixedLength", "length": 0}
+    levels = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    cut = {"pre_tokenizer": {"type": "Sequence", "pretokenizers": [pieces, levels]}}
+    empty = {"normalizer": {"type": "Replace", "pattern": {"String": ""}, "content": "x"}}
+    charsmap = {"normalizer": {"type": "Precompiled", "precompiled_charsmap": base64.b64encode(b"xxxx").decode()}}
+    trained = BPE(300)
+    trained.train(lambda: TEXTS)
+    for text, make in ((content("gpt2"), TokenizerFile), (str(trained.trained_state), BPE)):
+        for change, said in ((cut, "not encode every text"), (empty, "not encode every text|change"), (charsmap, " ")):
+            with pytest.raises(ValueError, match=said):
+                make(model=json.dumps({**json.loads(text), **change}))
+    with pytest.raises(
+        ValueError, match=r"^--data.tokenizer.model does not encode every text \(.*; use one with a tok"
+    ):
+        TokenizerFile(model=json.dumps({**json.loads(content("gpt2")), **cut}))
+
+
 def test_what_is_not_kept_is_named() -> None:
     said = {kind: made.describe_changes() for kind, made in MODELS.items()}
     assert said["gpt2"] is None and said["llama3"] is None

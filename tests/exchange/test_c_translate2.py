@@ -45,6 +45,7 @@ def export(encoder: dict[str, Any], decoder: dict[str, Any], vocab: tuple[int, i
     return ExportedModel("runs/x", module, ExportOptions(tokens=40))
 
 
+FINE_LAYER_NORM = {"class_path": "LayerNorm", "init_args": {"eps": 1e-6}}
 COARSE = {"class_path": "RMSNorm", "init_args": {"eps": 1e-5}}
 UNSCALED = {"score": {"class_path": "DotProduct", "init_args": {"scale": 1.0}}}
 BIASED = {"projection": {"class_path": "MultiHead", "init_args": {"bias": True}}, "output_projection": "BiasedOutput"}
@@ -125,6 +126,8 @@ def test_a_wrong_folder_is_found(tmp_path: Path) -> None:
         ({}, {"attention": attend(kv_heads=2)}, "cross_attention.kv_heads is null, that is 4, instead of 2"),
         ({"attention": attend("Rotary"), "embeddings": [SINES]}, {}, "null, because embeddings has positions too"),
         ({"scale": "LayerScale"}, {}, "model.encoder.scale is LayerScale"),
+        ({"norm": FINE_LAYER_NORM, "embeddings": ["EmbeddingNorm"]}, {"norm": FINE_LAYER_NORM},
+         "model.encoder.embeddings is rms instead of an EmbeddingNorm like the other norms, layer"),
     ],
 )  # fmt: skip
 def test_a_part_in_the_way_is_named(encoder: dict[str, Any], decoder: dict[str, Any], message: str) -> None:

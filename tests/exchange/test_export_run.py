@@ -18,7 +18,7 @@ POSITIONS = {"class_path": "LearnedPositions", "init_args": {"max_length": 10}}
 @pytest.fixture(autouse=True)
 def loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every run have a model of 10 positions."""
-    monkeypatch.setattr(command, "load", lambda run: language_model(embeddings=[POSITIONS]).eval())
+    monkeypatch.setattr(command, "load", lambda run, device: language_model(embeddings=[POSITIONS]).eval())
 
 
 @pytest.mark.parametrize("form", [None, "hf-code", "torch-export", "safetensors"])

@@ -55,6 +55,8 @@ def test_a_scale_that_gemma2_cannot_state_is_named() -> None:
         (7**-0.5, None),
         (None, None),
         (0.3, "model.decoder.attention.score.scale is 0.3 instead of "),
+        (1.5, "model.decoder.attention.score.scale is 1.5 instead of "),
+        (0.0, "model.decoder.attention.score.scale is 0.0 instead of "),
     ):
         config = fill_template(shape.template, {**settings, "score_scale": scale})
         found = shape.match(config)

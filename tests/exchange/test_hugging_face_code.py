@@ -133,6 +133,14 @@ def test_it_trains_and_is_saved_again(tmp_path: Path) -> None:
     loss = remote(ids, attention_mask=mask, labels=labels).loss
     alone = [remote(ids[:1, 3:], labels=ids[:1, 3:]).loss, remote(ids[1:], labels=ids[1:]).loss]
     torch.testing.assert_close(loss, (4 * alone[0] + 7 * alone[1]) / 11)
+    # Labels that have padding too: it does not count, wherever it is.
+    torch.testing.assert_close(remote(ids, attention_mask=mask, labels=ids).loss, loss)
+    right = torch.tensor([[1] * 5 + [0] * 3, [1] * 8])
+    moved = torch.stack((ids[0].roll(-3), ids[1]))
+    torch.testing.assert_close(remote(moved, attention_mask=right, labels=moved).loss, loss)
+    between = torch.tensor([[1, 0, 1, 0, 0, 1, 1, 1], [1] * 8])
+    spread = torch.stack((ids[0].masked_fill(between[0] == 0, 0).masked_scatter(between[0] == 1, ids[0, 3:]), ids[1]))
+    torch.testing.assert_close(remote(spread, attention_mask=between, labels=spread).loss, loss)
     summed = remote(ids, attention_mask=mask, labels=labels, num_items_in_batch=22).loss
     torch.testing.assert_close(summed, loss / 2)
     loss.backward()

@@ -80,6 +80,13 @@ def test_a_damaged_tokenizer_is_refused(config: dict[str, Any], tmp_path: Path) 
         read_tokenizer(tmp_path, config, 61)
 
 
+def test_a_tokenizer_that_fails_on_a_text_is_refused(tmp_path: Path) -> None:
+    library = Library(WordLevel({"<pad>": 0, "</s>": 1}, unk_token="none"))
+    library.save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(UserError, match=r"tokenizer.json: it does not encode every text \(.*; use one with a token"):
+        read_tokenizer(tmp_path, {}, 2)
+
+
 @pytest.mark.parametrize("name", ["generation_config.json", "tokenizer_config.json"])
 def test_malformed_settings_are_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text("[3")

@@ -147,6 +147,8 @@ def test_adapters_that_do_not_fit_are_refused(
         assert not (runs / "bad").exists()
 
     refuse("holds an adapter of PEFT; name the run of the model that it changes: --base RUN", command[:2])
+    refuse("nowhere is not a folder; give an adapter that PEFT has saved", ["import", "nowhere", *command[2:]])
+    refuse("--name 'a/b' is not the name of a folder; choose one without /", [*command[:-1], "a/b"])
     refuse("has no adapter, which --format peft writes", ["export", str(runs / "imported"), "--format", "peft"])
     refuse("--call is for weights of x-transformers and --base for an adapter of PEFT", [*command, "--call", "X()"])
     original = {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}

@@ -1,12 +1,15 @@
 """Links in a stranger's run folder: row S14 of the list of reported cases."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from lightning_xt.cli import main
+from lightning_xt.commands.options.output_files import check_output
 from lightning_xt.data.files.download import _PartialFile
 from lightning_xt.system.files import replace_file
+from lightning_xt.system.messages import UserError
 
 RUN = Path("runs/tiny/0")
 RESUME = ["fit", "-c", str(RUN / "config.yaml"), "--ckpt_path", "last", "--trainer.max_steps", "8"]
@@ -75,3 +78,13 @@ def test_cases_s14_a_replaced_file_never_goes_through_a_link(precious: Path) -> 
         file.write(b"new")
     assert Path("new").read_bytes() == b"new"
     assert precious.read_text() == "precious\n"
+
+
+def test_a_pipe_or_a_device_is_not_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(OSError, match="not a regular file"), replace_file(pipe):
+        pass
+    with pytest.raises(UserError, match=r"--output .*pipe cannot be written \(it is not a regular file\); name"):
+        check_output("--output", pipe)
+    assert pipe.is_fifo() and [*tmp_path.iterdir()] == [pipe]

@@ -165,6 +165,17 @@ def test_a_fresh_gate_is_half_open() -> None:
     assert gate.compute_log_probs(exits)[:, 0, 0].exp().tolist() == pytest.approx([0.5, 0.25, 0.25])
 
 
+def test_a_gate_is_precise_under_autocast() -> None:
+    gate = ExitGate(shape_of(decoder()))
+    with torch.no_grad():
+        gate.to_gate.normal_()
+    exits = [torch.randn(2, 7, 13) for _ in range(3)]
+    expected = gate.compute_log_probs(exits)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = gate.compute_log_probs(exits)
+    assert found.dtype == torch.float32 and torch.equal(found, expected)
+
+
 def test_a_gate_of_no_probability_has_finite_gradients() -> None:
     model, objective = build(ExitGate)
     (own,) = objective.auxiliaries

@@ -171,6 +171,15 @@ def test_the_first_token_is_never_hidden() -> None:
     assert drawn[:, 1:].any(0).all()
 
 
+def test_the_first_token_of_a_document_is_never_hidden() -> None:
+    documents = torch.tensor([0, 0, 0, 1, 1, 2, 0]).expand(500, 7)
+    recorder = Recorder(torch.zeros(500, 7, VOCAB))
+    objective = ForgetfulNextToken(SHAPE, max_fraction=0.99).train()
+    objective(recorder, torch.randint(0, VOCAB, (500, 8)), inputs=Inputs(documents=documents))
+    drawn = recorder.calls[0][1].hidden_tokens
+    assert drawn.any(0).tolist() == [False, True, True, False, True, False, False]
+
+
 @pytest.mark.parametrize("max_fraction", [0.15, 0.6])
 def test_a_row_hides_a_fraction_uniform_up_to_the_largest(max_fraction: float) -> None:
     rows, n = 1500, 401

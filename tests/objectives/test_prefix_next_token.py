@@ -152,16 +152,32 @@ def test_the_context_of_an_evaluation_window_is_its_prefix() -> None:
     assert recorder.inputs is None
 
 
-def test_documents_of_an_evaluation_window_show_no_target() -> None:
-    """The context reaches over a boundary: the second document's tokens count, so only one may be visible."""
+def test_the_prefix_of_documents_is_drawn_for_the_longest() -> None:
+    documents = torch.tensor([0] * 12 + [1] * 4 + [2] * 16).expand(400, 32)
+    tokens = torch.randint(0, VOCAB, (400, 33))
+    # The last document is padding.
+    scored = (documents < 2).index_fill(1, torch.tensor([15]), False)
+    for options, lengths in (({}, range(1, 13)), ({"min_prefix": 0.25, "max_prefix": 0.5}, range(3, 7))):
+        for seed in (None, 4):
+            model, objective = Recorder(400, 32), PrefixNextToken(SHAPE, **options).train()
+            objective.step_seed = seed
+            objective(model, tokens, scored, Inputs(documents=documents))
+            drawn = model.inputs.visible_prefix
+            assert sorted(set(drawn.tolist())) == [*lengths]
+            # Of 12 tokens of the first document and 3 of the second.
+            counts = (13 - drawn) + (4 - drawn).clamp(min=0)
+            assert torch.equal(model.inputs.scored.sum(dim=1), counts)
+
+
+def test_an_evaluation_of_documents_is_plain_causal() -> None:
+    """The bits of a document must not depend on others in its row."""
     model = Recorder(2, 6)
     scored = torch.tensor([[False, False, False, True, True, True], [False, False, False, False, True, False]])
     documents = torch.tensor([[0, 0, 0, 0, 1, 1], [0, 0, 1, 1, 1, 1]])
     loss = PrefixNextToken(SHAPE).eval()(
         model, torch.zeros(2, 7, dtype=torch.long), scored, Inputs(documents=documents)
     )
-    assert model.inputs.visible_prefix.tolist() == [1, 3]
-    assert torch.equal(model.inputs.scored, scored) and loss.count == 4
+    assert model.inputs.visible_prefix is None and loss.count == 4
 
 
 def test_soft_tokens_belong_to_the_prefix() -> None:

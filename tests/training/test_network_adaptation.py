@@ -1,5 +1,6 @@
 """Runs whose network is frozen in part, and runs of adapters: starting, resuming, checkpoints, averages."""
 
+import re
 from functools import partial
 from pathlib import Path
 
@@ -154,6 +155,16 @@ def test_the_recipe_tunes_a_run_on_conversations(recipe, capsys):
     assert main([*recipe, "--init_from", "runs/tiny"]) == 0
     said = capsys.readouterr().out
     assert "run=runs/tuned/0" in said and "data:   Conversations, 18 conversations" in said and " train (" in said
+
+
+def test_the_recipe_does_not_take_over_held_out_files(recipe, capsys):
+    config = Path("runs/tiny/0/config.yaml")
+    held_out = re.sub(r"^( +(validation|test)):.*", r"\1: held_out.txt", config.read_text(), flags=re.M)
+    assert held_out.count("held_out.txt") == 2
+    config.write_text(held_out)
+    assert main([*recipe, "--init_from", "runs/tiny", "--print_config"]) == 0
+    said = capsys.readouterr().out
+    assert "validation: 0.05" in said and "test: 0.05" in said and "held_out" not in said
 
 
 def test_the_recipe_without_a_run_to_tune_is_refused(recipe, capsys):

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from lightning_xt.commands.ablation.study_plan import BASE, ConfigText, Variant
-from lightning_xt.commands.catalogue.merging import merge
+from lightning_xt.commands.catalogue.merging import join_lists, merge, names_parts
 from lightning_xt.commands.options.config_files import read_config
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.models.encoder import Encoder
@@ -107,7 +107,7 @@ def _join(first: Mapping[str, Any], second: Mapping[str, Any], owner: type | Non
         if isinstance(before, Mapping) and isinstance(value, Mapping):
             value = _join(before, value, OWNERS.get(name))
         elif isinstance(before, list) and isinstance(value, list):
-            value = before + [each for each in value if each not in before]
+            value = join_lists(before, value)
         joined[name] = value
     return joined
 
@@ -117,7 +117,7 @@ def _list_leaves(options: Any, name: str = "") -> Iterator[str]:
     if isinstance(options, Mapping):
         for key, value in options.items():
             yield from _list_leaves(value, key)
-    elif isinstance(options, list):
+    elif isinstance(options, list) and names_parts(options):
         for value in options:
             yield from _list_leaves(value, name)
     elif isinstance(options, str):

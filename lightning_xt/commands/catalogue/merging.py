@@ -12,7 +12,7 @@ from lightning_xt.system.public_names import find_public
 
 
 def merge(first: Mapping[str, Any], second: Mapping[str, Any], owner: type | None = None) -> dict[str, Any]:
-    """Return options with others on top of them; unlike those of a config, lists are joined, each class once.
+    """Return options with others on top of them; other than in configs, lists of classes are joined, each class once.
 
     Two classes of one option are both kept if one holds the other, as Cycle holds Attention, or if their family has a
     class that holds several; else the second replaces the first. The defaults of the owner, the class that has the
@@ -22,13 +22,25 @@ def merge(first: Mapping[str, Any], second: Mapping[str, Any], owner: type | Non
     for name, value in second.items():
         before = merged.get(name)
         if isinstance(before, list) and isinstance(value, list):
-            value = before + [each for each in value if not isinstance(each, str | Mapping) or each not in before]
+            value = join_lists(before, value)
         elif None not in (before, value) and (isinstance(before, Mapping) or isinstance(value, Mapping)):
             default = known[name].default if name in known else None
             one, two = Choice.read(before, default), Choice.read(value, default)
             value = (one.join(two) or one.hold(two) or two.hold(one, below=True) or one.line_up(two) or two).write()
         merged[name] = value
     return merged
+
+
+def join_lists(first: list[Any], second: list[Any]) -> list[Any]:
+    """Return the classes of two lists, each once; of other lists, such as of numbers, the second replaces the first."""
+    if not names_parts(first) or not names_parts(second):
+        return second
+    return first + [each for each in second if each not in first]
+
+
+def names_parts(value: list[Any]) -> bool:
+    """Return True for a list of classes or options, False for one of numbers."""
+    return all(isinstance(each, str | Mapping) for each in value)
 
 
 def list_named(value: Any) -> Iterator[str]:

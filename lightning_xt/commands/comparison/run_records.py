@@ -12,6 +12,7 @@ from lightning_xt.checkpoints.flat_config import flatten_config
 from lightning_xt.checkpoints.metrics_table import parse_metrics
 from lightning_xt.checkpoints.parameter_count import count_parameters
 from lightning_xt.checkpoints.runs import CHECKPOINTS, checkpoint_file, find_run, is_valid_name, list_runs
+from lightning_xt.system.files import expand_home
 from lightning_xt.system.messages import UserError
 
 WAY_OUT = "give runs/NAME, runs/NAME/0, a folder of runs or a .ckpt file in a run"
@@ -65,7 +66,7 @@ def read_runs(names: list[str]) -> list[RunRecord]:
 
 def find_runs(name: str) -> Iterator[Path]:
     """Find the run of a name, or in a folder of names the newest run of each; UserError if there is none."""
-    path = Path(name).expanduser()
+    path = expand_home(name, f"compare: {name}")
     if not is_valid_name(path) or not path.exists():
         raise UserError(f"compare: {name} is not a run: there is no such folder or file; {WAY_OUT}")
     if path.is_file():

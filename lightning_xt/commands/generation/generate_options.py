@@ -14,6 +14,7 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace
 from lightning_xt.commands.models.inference import Inference
 from lightning_xt.commands.options.arguments import RUN, list_options, read_run_options
 from lightning_xt.commands.options.config_files import ConfigFiles
+from lightning_xt.commands.options.output_files import check_output
 from lightning_xt.inference.generation_options import GenerationOptions
 from lightning_xt.system.messages import UserError, find_own_sentence
 from lightning_xt.training.config_parser import ConfigParser
@@ -173,5 +174,10 @@ def _check(options: GenerateOptions) -> None:
         raise UserError("--stream prints text as it is generated, and JSON lines hold whole completions; omit one")
     if output.stream and count > 1:
         raise UserError(f"--stream prints one completion as it is generated, but {count} are requested; omit --stream")
-    if output.output is not None and not Path(output.output).absolute().parent.is_dir():
-        raise UserError(f"--output {output.output}: there is no such folder; create it first")
+    if output.output is not None:
+        file = Path(output.output).resolve()
+        if not file.parent.is_dir():
+            raise UserError(f"--output {output.output}: there is no such folder; create it first")
+        if output.prompts is not None and file == Path(output.prompts).resolve():
+            raise UserError(f"--output {output.output} is the file of --prompts, which it would replace; name another")
+        check_output("--output", Path(output.output))

@@ -1,6 +1,7 @@
 """Accelerators that torch can use, and those that it cannot."""
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from typing import Any
@@ -35,8 +36,9 @@ def _check_gpu(torch: Any, number: int) -> Finding:
     text = f"{facts.name}, {facts.total_memory / 1e9:.0f} GB, compute capability {capability}"
     built = torch.cuda.get_arch_list()
     architecture = f"sm_{facts.major}{facts.minor}"
-    # A program for a smaller minor version runs too.
+    # A program for a smaller minor version runs too, and the driver compiles one that is in PTX for a newer GPU.
     fits = any(name.startswith(f"sm_{facts.major}") and name <= architecture for name in built)
+    fits |= any(int(name[8:]) <= 10 * facts.major + facts.minor for name in built if re.fullmatch(r"compute_\d+", name))
     if built and torch.version.hip is None and not fits:
         remedy = f"install a torch that is built for {architecture}; this one is built for {', '.join(built)}"
         return fail(f"GPU {number}", text, remedy)

@@ -20,6 +20,8 @@ WIDTH = 110
 """Characters of a line."""
 PREFIXES = ("LIGHTNING_XT_", "LXT_")
 """Beginnings of the environment variables that the package reads."""
+SECRETS = ("KEY", "TOKEN", "SECRET", "PASSWORD")
+"""Ends of those whose values are nobody else's."""
 
 
 def print_checkup(*, as_json: bool) -> int:
@@ -64,10 +66,10 @@ def _import_torch() -> tuple[Any, str]:
 
 
 def _list_variables() -> Iterator[Finding]:
-    """Yield the environment variables that the package reads."""
+    """Yield the environment variables that the package reads; of a secret, only that it is set."""
     for name, value in sorted(os.environ.items()):
         if name.startswith(PREFIXES):
-            yield Finding(name, value)
+            yield Finding(name, "is set" if name.endswith(SECRETS) else value)
 
 
 def _format_lines(groups: Mapping[str, Sequence[Finding]]) -> Iterator[str]:

@@ -221,7 +221,7 @@ def _require_language_model(module: TransformerModule, option: str) -> LanguageM
 
 def _load_helper(run: str, module: TransformerModule, option: str) -> Decoder:
     """Load the decoder of another run, which must have the same vocabulary."""
-    ours, theirs = _require_language_model(module, option), load(run).to(module.device)
+    ours, theirs = _require_language_model(module, option), load(run, module.device)
     if not isinstance(theirs, LanguageModel):
         raise UserError(f"{option} {run} is a {type(theirs).__name__}; give the run of a language model")
     difference = describe_difference(theirs.tokenizer, ours.tokenizer)

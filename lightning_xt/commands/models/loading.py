@@ -12,8 +12,13 @@ from lightning_xt.training.module import TransformerModule
 from lightning_xt.training.parse_errors import explain_parse_error
 
 
-def load(run: str) -> TransformerModule:
-    """Build the module of a RUN on the fastest device there is; UserError or ValueError if there is no such module."""
+def load(run: str, device: torch.device | None = None) -> TransformerModule:
+    """Build the module of a RUN, ready to be used; UserError or ValueError if there is no such module.
+
+    Args:
+        run: a run, or a checkpoint.
+        device: where. None = on the first CUDA GPU, or on the CPU if there is none.
+    """
     try:
         checkpoint = Checkpoint(find_checkpoint(run))
     except FileNotFoundError as error:
@@ -34,7 +39,7 @@ def load(run: str) -> TransformerModule:
         if isinstance(error, ArgumentError):
             reason = explain_parse_error(str(error).replace('"module.', '"model.'), ())
         raise UserError(f"{checkpoint.path} cannot be read as a checkpoint of a {found.__name__}: {reason}") from error
-    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    return model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
 
 
 def find_module_class(path: str) -> type[TransformerModule]:

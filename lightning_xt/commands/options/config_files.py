@@ -130,7 +130,7 @@ class ConfigFiles:
         def load_guarded(text: str) -> Any:
             if text in self._parsed:
                 return deepcopy(self._parsed[text])
-            if "&" in text:
+            if "&" in text or ":" in text:
                 load_values(text, self._describe(text))
             return load(text)
 

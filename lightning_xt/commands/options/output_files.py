@@ -14,16 +14,16 @@ def check_output(option: str, file: Path) -> None:
 
     Args:
         option: the option that names the file, with the command, in messages.
-        file: the file.
+        file: the file, or a link to it.
     """
     with _explain_errors(option, file):
-        require_replaceable(file)
+        require_replaceable(file.resolve())
 
 
 @contextmanager
 def write_output(option: str, file: Path) -> Iterator[BinaryIO]:
     """Open a file that appears once it is whole; UserError if it cannot be written."""
-    with _explain_errors(option, file), replace_file(file) as out:
+    with _explain_errors(option, file), replace_file(file.resolve()) as out:
         yield out
 
 

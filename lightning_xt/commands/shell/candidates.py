@@ -87,7 +87,7 @@ def _complete_config_command(
         found = [(name, "") for name in own["values"]] if own else list(_list_values(option, value, options))
     if found:
         yield from ((f"{option}={name}" if equals else name, text) for name, text in found)
-    elif not before and not word.startswith("-"):
+    elif not before and not word.startswith("-") and "arguments" not in command:
         yield from list_run_names(word)
     if not equals and (word.startswith("-") or (not word and not option)):
         yield from _list_option_names(word, options, command)

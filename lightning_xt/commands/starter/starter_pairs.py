@@ -99,8 +99,13 @@ def _find_sides(path: str, target_path: str | None) -> tuple[str, str | None]:
     both = [each for each in files if each.name.endswith((".tsv", ".tsv.gz"))]
     if len(both) == 1:
         return str(both[0]), None
-    sides = [each for each in files if sum(other.stem == each.stem for other in files) == 2]
-    offer = f", such as --path {quote(str(sides[-1]))} --target_path {quote(str(sides[0]))}" if sides else ""
+    stems = {each.stem: [other for other in files if other.stem == each.stem] for each in files}
+    pairs = [sides for sides in stems.values() if len(sides) == 2]
+    offer = ""
+    if pairs:
+        # Files of training are larger than those of validation.
+        target, source = max(pairs, key=lambda sides: sides[0].stat().st_size)
+        offer = f", such as --path {quote(str(source))} --target_path {quote(str(target))}"
     raise UserError(f"init: --path {path} is a folder; name the file of the sources and that of the targets{offer}")
 
 

@@ -3,7 +3,6 @@
 import random
 import shlex
 from collections.abc import Iterator
-from pathlib import Path
 
 from lightning_xt.commands.options.output_files import check_output, write_output
 from lightning_xt.data.files.archives import PACKED
@@ -13,6 +12,7 @@ from lightning_xt.data.loading.progress import with_progress
 from lightning_xt.data.text.documents import read_documents, require_text
 from lightning_xt.data.text.pieces import LEARNED_PIECE, cut_pieces
 from lightning_xt.data.tokenizers.bpe import BPE, SMALLEST
+from lightning_xt.system.files import expand_home
 from lightning_xt.system.json_text import to_json
 from lightning_xt.system.messages import UserError
 
@@ -27,7 +27,7 @@ def train_tokenizer(path: str, vocab_size: int, field: str | None, output: str, 
     Raises:
         UserError: the files, the options or the place of the output cannot be used.
     """
-    file = Path(output).expanduser()
+    file = expand_home(output, f"{OUTPUT} {output}")
     check_output(OUTPUT, file)
     try:
         tokenizer = BPE(vocab_size)

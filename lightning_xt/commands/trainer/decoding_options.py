@@ -58,8 +58,10 @@ def choose_decoding(command: str, args: Sequence[str], model: Any, sampling: Gen
     decodes = command == "predict" or getattr(model, "decodes_evaluations", False)
     for typed in args:
         option = typed.partition("=")[0]
+        if not option.startswith("--"):
+            continue
         name = option.removeprefix("--").partition(".")[0].removesuffix("+")
-        users = USERS.get(name, (command,)) if option.startswith("--") else (command,)
+        users = USERS.get(name, (command,))
         if command not in users:
             listed = " and ".join(filter(None, (", ".join(users[:-1]), users[-1])))
             raise UserError(f"{command} does not use {option}, an option of {listed}; omit it")

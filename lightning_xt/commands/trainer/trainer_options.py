@@ -13,6 +13,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from lightning_xt.checkpoints.runs import ROOT, find_run
 from lightning_xt.commands.models.inference import Inference
+from lightning_xt.commands.options.run_names import check_name
 from lightning_xt.commands.trainer.standard_parts import StandardParts
 from lightning_xt.inference.generation_options import GenerationOptions
 from lightning_xt.system.messages import UserError
@@ -91,11 +92,8 @@ def check_beginning(command: str, options: Any, args: Sequence[str]) -> None:
     seed, name = options.seed_everything, options.name
     if not isinstance(seed, bool) and isinstance(seed, int) and not 0 <= seed < 2**32:
         raise UserError(f"--seed_everything is {seed}; it must be from 0 to 2**32 - 1")
-    if name is not None and (not name.isprintable() or "/" in name or name in ("", ".", "..")):
-        raise UserError(
-            f"--name {name!r} is not the name of a folder; choose one without / and line breaks, and set "
-            "--trainer.default_root_dir for another place"
-        )
+    if name is not None:
+        check_name(name, "--trainer.default_root_dir")
     if command == "fit":
         _check_model_given(options, args)
 

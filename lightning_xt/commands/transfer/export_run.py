@@ -22,7 +22,7 @@ def export_run(run: str, name: str | None, output: str | None, dtype: str, token
     """
     chosen = None if name is None else find_format(name)
     options = ExportOptions(getattr(torch, dtype), tokens)
-    model = ExportedModel(run, load(run).cpu().float(), options)
+    model = ExportedModel(run, load(run, torch.device("cpu")).float(), options)
     model.check_length()
     if chosen is None:
         return _print_formats(model)

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
 from lightning_xt.checkpoints.checkpoint import Checkpoint
@@ -21,12 +22,15 @@ from lightning_xt.training.network_adaptation import count_trained
 
 def import_adapter(given: str, base: str, name: str | None, root: str) -> int:
     """Make a run of a base with an adapter, and print it; return the exit code. UserError if it cannot be imported."""
-    folder, file = Path(given), find_checkpoint(base)
+    folder = Path(given)
+    if not folder.is_dir():
+        raise UserError(f"{given} is not a folder; give an adapter that PEFT has saved")
+    file = find_checkpoint(base)
     owner = find_run(file)
     if owner is None:
         raise UserError(f"--base {base} is not in the folder of a run, whose config the new run needs; name a run")
     checkpoint = Checkpoint(file)
-    module = read_adapter(folder, ExportedModel(base, load(base).cpu().float(), ExportOptions()))
+    module = read_adapter(folder, ExportedModel(base, load(base, torch.device("cpu")).float(), ExportOptions()))
     module.on_load_checkpoint(checkpoint.contents)
     config = yaml.safe_load((owner / "config.yaml").read_text(encoding="utf-8"))
     run = _write_run(module, config, Path(root) / (name or folder.resolve().name))

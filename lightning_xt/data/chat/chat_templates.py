@@ -10,12 +10,12 @@ import yaml
 
 from lightning_xt.system.messages import explain_unknown
 
-ALIASES = MappingProxyType({"developer": "system"})
-"""Newer names of roles."""
 ASSISTANT = "assistant"
 """Role of the model."""
 USER = "user"
 """Role of prompts."""
+ALIASES = MappingProxyType({"developer": "system", "human": USER, "gpt": ASSISTANT})
+"""Other names of roles: a newer one, and those of ShareGPT."""
 LARGEST_FILE = 2**20
 
 
@@ -60,7 +60,7 @@ class ChatTemplate:
     stop: tuple[str, ...] = ("\nUser:",)
 
     def find_role(self, name: str) -> str | None:
-        """Return the role of a name, which may be a newer one; None if the template has none."""
+        """Return the role of a name, which may be another one of it; None if the template has none."""
         role = name if name in self.roles else ALIASES.get(name, name)
         return role if role in self.roles else None
 
@@ -147,14 +147,15 @@ def find_template(name: str, option: str = "--chat_template") -> ChatTemplate:
     if path.suffix not in (".yaml", ".yml", ".json"):
         raise ValueError(f"{option}: {explain_unknown('template', name, TEMPLATES)}, or a .yaml or .json file")
     try:
-        if path.stat().st_size > LARGEST_FILE:
-            raise ValueError(f"{option} {name} has more than {LARGEST_FILE} bytes; give a template")
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        size = path.stat().st_size
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) if size <= LARGEST_FILE else None
     except OSError as error:
         raise ValueError(f"{option} {name} cannot be read ({error.strerror}); name another file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{option} {name} is neither YAML nor JSON: {reason}") from error
+    if size > LARGEST_FILE:
+        raise ValueError(f"{option} {name} has more than {LARGEST_FILE} bytes; give a template")
     return parse_template(content, f"{option} {name}")
 
 

@@ -15,6 +15,7 @@ class FieldNames(NamedTuple):
 
     Args:
         prompt: the prompt.
+        input: the text to which a prompt applies, which follows it after an empty line; few records have one.
         response: its response.
         messages: the messages of a conversation, in place of both.
         role: the role of a message.
@@ -22,6 +23,7 @@ class FieldNames(NamedTuple):
     """
 
     prompt: str = "prompt"
+    input: str = "input"
     response: str = "response"
     messages: str = "messages"
     role: str = "role"
@@ -48,8 +50,8 @@ class ConversationReader:
     def __init__(self, template: ChatTemplate, name: str, fields: FieldNames, has_end: bool) -> None:
         self.template, self.name, self.fields, self.has_end = template, name, fields, has_end
 
-    def read(self, files: Sequence[Path]) -> list[list[Span]]:
-        """Read the conversations of files of JSON lines, plain or `.gz`.
+    def read(self, files: Sequence[Path], option: str) -> list[list[Span]]:
+        """Read the conversations of files of JSON lines, plain or `.gz`, that an option names.
 
         Raises:
             ValueError: a file cannot be read, a line is not a conversation, or a role is not one of the template's.
@@ -57,7 +59,7 @@ class ConversationReader:
         return [
             self.template.split_example(self.read_messages(record, place), self.has_end)
             for file in files
-            for place, record in _read_file(file)
+            for place, record in _read_file(file, option)
         ]
 
     def read_messages(self, record: dict[str, Any], place: str) -> list[tuple[str, str]]:
@@ -88,7 +90,7 @@ class ConversationReader:
                 "in the file of --data.template, or give messages"
             )
         return [
-            (USER, self._require(record, self.fields.prompt, place)),
+            (USER, self._read_prompt(record, place)),
             (ASSISTANT, self._read_response(record, place)),
         ]
 
@@ -111,6 +113,14 @@ class ConversationReader:
             raise ValueError(f"{place} of the role {ASSISTANT} is empty; write the response there or remove the line")
         return role, content
 
+    def _read_prompt(self, record: dict[str, Any], place: str) -> str:
+        names = self.fields
+        prompt = self._require(record, names.prompt, place)
+        if names.input not in record or names.input in (names.prompt, names.response):
+            return prompt
+        given = require_string(record, names.input, place, "name another field with --data.fields")
+        return f"{prompt}\n\n{given}" if given else prompt
+
     def _read_response(self, record: dict[str, Any], place: str) -> str:
         response = self._require(record, self.fields.response, place)
         if not response:
@@ -130,10 +140,11 @@ class ConversationReader:
         return require_string(record, field, place, "name another field with --data.fields")
 
 
-def _read_file(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def _read_file(file: Path, option: str) -> Iterator[tuple[str, dict[str, Any]]]:
     if not is_json_lines(file.name):
+        fraction = "" if option == "--data.path" else ", or a fraction of --data.path, such as 0.05"
         raise ValueError(
-            f"{file} is not a file of JSON lines by its name; name .jsonl or .ndjson files, plain or .gz, such as "
-            "--data.path 'chats/*.jsonl'"
+            f"{option}: {file} is not a file of JSON lines by its name; name .jsonl or .ndjson files, plain or .gz, "
+            f"such as {option} 'chats/*.jsonl'{fraction}"
         )
     return read_objects(read_blocks(file), str(file))

@@ -54,7 +54,7 @@ class ConversationTexts:
     def _read_once(self, split: str) -> Texts:
         if split not in self._read:
             files = self._find_files(split)
-            found = self.reader.read(files)
+            found = self.reader.read(files, "--data.path" if split == "train" else f"--data.{split}")
             if not found:
                 what = "the file has" if len(files) == 1 else f"all {len(files)} files have"
                 raise ValueError(f"{self._describe(split)}: {what} no conversations; give some, one a line")

@@ -48,12 +48,12 @@ class Conversations(DataModule):
         test: the test split likewise; as a fraction it is cut from the end of `path`.
         template: text around the messages: turns, chatml, alpaca, plain (nothing around them), or a YAML or JSON file,
             as `serve` reads it.
-        fields: names of fields that are called otherwise: of prompt, response, messages, role and content, such as
-            {prompt: question, response: answer}.
+        fields: names of fields that are called otherwise: of prompt, input, response, messages, role and content, such
+            as {prompt: question, response: answer}. A text in the field `input` follows the prompt.
         tokenizer: the tokenizer's class and options; one that learns does so on the training split. None = bytes.
         seq_len: tokens that a row predicts; it holds one more.
         too_long: whether training conversations with more than `seq_len + 1` tokens are dropped (`drop`) or cut on the
-            right (`truncate`). Validation and test always cut.
+            right (`truncate`). Validation and test always cut. What is left without a response is dropped.
         batch_size: rows per training step of one process.
         eval_batch_size: rows per evaluation step of one process; None means `batch_size`.
         seed: chooses the order of the rows in each epoch.
@@ -165,12 +165,14 @@ class Conversations(DataModule):
             ValueError, FileNotFoundError: a file, the split of the stage, or the prompts are missing or malformed.
         """
         if stage == "predict":
-            prompts = read_prompts(self.predict_prompts)
             if USER not in self.template.roles:
                 raise ValueError(
                     f"--data.predict_prompts are messages of the role {USER}, which the template of {self.describe()} "
                     "does not have; describe it in the file of --data.template"
                 )
+            # Around an empty message the template writes text, or the start id precedes it.
+            speaks = self.tokenizer.start is not None or bool(self.template.render([(USER, "")]))
+            prompts = read_prompts(self.predict_prompts, may_be_empty=speaks)
             asked = [self.template.render([(USER, each["prompt"])]) for each in prompts]
             self._prompts = [Prompt(**each | {"prompt": text}) for each, text in zip(prompts, asked, strict=True)]
             return

@@ -12,7 +12,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from lightning_xt.system.cache_folder import cache_folder as cache_folder
-from lightning_xt.system.files import replace_file
+from lightning_xt.system.files import expand_home, replace_file
 
 ABANDONED = 3600  # seconds without a write after which a part file is abandoned
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -22,7 +22,7 @@ FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 def data_folder() -> Path:
     """Return the folder for data sets: `$LIGHTNING_XT_DATA`, else `lightning-xt` in the user's cache folder."""
     if chosen := os.environ.get("LIGHTNING_XT_DATA"):
-        return Path(chosen).expanduser()
+        return expand_home(chosen, f"LIGHTNING_XT_DATA={chosen}")
     return cache_folder()
 
 

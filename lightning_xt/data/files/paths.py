@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from lightning_xt.data.files.data_folder import data_folder, prepared_folders
+from lightning_xt.system.files import expand_home
 
 
 def require_path(path: str | None) -> str:
@@ -47,7 +48,7 @@ def find_files(option: str, path: str) -> list[Path]:
 def _find(option: str, path: str) -> list[Path]:
     if not path:
         raise FileNotFoundError(f"{option} is empty; name a file, a folder or a pattern")
-    root = Path(path).expanduser()
+    root = expand_home(path, f"{option} {path}")
     if not root.is_absolute() and not _exists(root) and _exists(data_folder() / root):
         root = data_folder() / root
     if root.is_file():

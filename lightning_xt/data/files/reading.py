@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from lightning_xt.system.files import expand_home
+
 BLOCK = 1 << 20  # bytes read at once
 
 FREE_OUTPUT = 64 << 20  # bytes to which any compressed file may expand
@@ -32,11 +34,13 @@ def read_whole(option: str, file: str, wanted: str) -> bytes:
         FileNotFoundError: the file does not exist.
         ValueError: the file cannot be read.
     """
-    path = Path(file).expanduser()
+    path = expand_home(file, f"{option} {file}")
     try:
         found = path.is_file()
     except OSError as error:
         raise ValueError(f"{option} {file}: {error.strerror}; make it readable") from error
+    if not found and path.exists() and not path.is_dir():
+        raise ValueError(f"{option} {file} is not a regular file; save its content in one first")
     if not found:
         raise FileNotFoundError(f"{option} {file}: no such file; give {wanted}")
     try:

@@ -20,12 +20,9 @@ class IsolatedRng:
     def __init__(self, seed: int, device: torch.device | None = None) -> None:
         self._gpu: Any = None if device is None else {"cuda": torch.cuda, "mps": torch.mps}.get(device.type)
         before = self._capture()
-        # `torch.manual_seed` would seed the GPUs too.
-        torch.default_generator.manual_seed(seed)
+        seed_generators(seed)
         if self._gpu is not None:
             self._gpu.manual_seed(seed)
-        np.random.seed(seed % 2**32)
-        random.seed(seed)
         self._states = self._capture()
         self._restore(before)
 
@@ -51,3 +48,11 @@ class IsolatedRng:
         random.setstate(of_python)
         if on_gpu is not None:
             self._gpu.set_rng_state(on_gpu)
+
+
+def seed_generators(seed: int) -> None:
+    """Seed the global random number generators of torch's CPU, numpy and Python."""
+    # `torch.manual_seed` would seed the GPUs too.
+    torch.default_generator.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)

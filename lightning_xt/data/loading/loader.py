@@ -21,16 +21,18 @@ class Loader:
 
     Args:
         batches: iterable of batches, restarted for every iteration; without a length if it is endless.
+        ahead: whether a thread reads a `DataLoader` ahead. Data that may draw random numbers in this process are not,
+            because the thread would share the generators with the model.
     """
 
-    def __init__(self, batches: Iterable[Any]) -> None:
-        self.batches = batches
+    def __init__(self, batches: Iterable[Any], *, ahead: bool = True) -> None:
+        self.batches, self.ahead = batches, ahead and isinstance(batches, DataLoader)
         self.waited = 0.0
         """Seconds spent waiting for batches."""
 
     def __iter__(self) -> Iterator[Any]:
         asked = time.perf_counter()
-        for batch in prefetch(self.batches) if isinstance(self.batches, DataLoader) else self.batches:
+        for batch in prefetch(self.batches) if self.ahead else self.batches:
             self.waited += time.perf_counter() - asked
             yield batch
             asked = time.perf_counter()

@@ -10,6 +10,7 @@ from lightning_xt.data.files.download import download
 from lightning_xt.data.files.reading import read_blocks
 from lightning_xt.data.pairs.pair_corpus import PairCorpus
 from lightning_xt.data.pairs.pair_files import PairLines, drop_blank, read_aligned
+from lightning_xt.system.files import expand_home
 
 NAMES = MappingProxyType({"train": "train", "validation": "val", "test": "test_2016_flickr"})
 
@@ -83,7 +84,7 @@ class Multi30k(PairCorpus):
 
     @staticmethod
     def _find_folder(path: str) -> Path:
-        folder = Path(path).expanduser()
+        folder = expand_home(path, f"--data.path {path}")
         if not folder.is_absolute() and not folder.is_dir() and (data_folder() / folder).is_dir():
             return data_folder() / folder
         if not folder.is_dir():

@@ -44,9 +44,10 @@ class CorpusTokens:
 
     @property
     def text(self) -> Splits:
-        """The bytes of each split."""
+        """The bytes of each split: of whole characters unless they are the tokens."""
         if self._text is None:
-            self._text = self._prepare()
+            found = self._prepare()
+            self._text = found if self.are_bytes else found.at_characters()
         return self._text
 
     @property

@@ -2,7 +2,28 @@
 
 from typing import Any, NamedTuple
 
+from lightning.pytorch.utilities import rank_zero_info
+
 WAY_OUT = "or begin a run with its weights: --init_from RUN"
+
+
+def read_order(state_dict: dict[str, Any]) -> str:
+    """Return the order of the windows that a run has read, from the state of its data."""
+    return "lanes" if "lanes" in state_dict else str(state_dict.get("order", "random"))
+
+
+def report_order(state_dict: dict[str, Any], order: str) -> None:
+    """Report that a run continues in another order of windows, not lanes, than that of the state of its data."""
+    if (there := read_order(state_dict)) != order:
+        rank_zero_info(f"the checkpoint's run has --data.order {there}; the run continues with --data.order {order}")
+
+
+def describe_lanes(lanes: int, batch_size: int, world: int) -> str:
+    """Describe a number of lanes by the options that give it."""
+    return (
+        f"--data.batch_size {batch_size} x {world} (processes) x {lanes // (batch_size * world)} "
+        f"(--trainer.accumulate_grad_batches) give {lanes}"
+    )
 
 
 class LaneOrder(NamedTuple):
@@ -29,8 +50,10 @@ class LaneOrder(NamedTuple):
         """
         lanes = state_dict.get("lanes")
         if lanes is None:
+            there = read_order(state_dict)
+            change = "omit --data.order" if there == "random" else f"set --data.order {there}"
             raise ValueError(
-                f"--data.order is lanes, but the checkpoint's run read random windows; omit --data.order, {WAY_OUT}"
+                f"--data.order is lanes, but the checkpoint's run read {there} windows; {change}, {WAY_OUT}"
             )
         if lanes != self.lanes:
             raise ValueError(

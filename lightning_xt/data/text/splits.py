@@ -1,9 +1,11 @@
 """The splits of a corpus."""
 
 import hashlib
+from pathlib import Path
 from typing import NamedTuple
 
 from lightning_xt.data.files.file_digests import hash_file
+from lightning_xt.data.files.reading import named_errors
 from lightning_xt.data.text.mapped_tokens import MappedTokens
 
 
@@ -30,3 +32,24 @@ class Splits(NamedTuple):
         hashes = {path: hash_file(path) for path in files}
         parts = [None if part is None else (hashes[part.path], part.start, part.stop) for part in self]
         return hashlib.sha256(repr(list(zip(self._fields, parts, strict=True))).encode()).hexdigest()
+
+    def at_characters(self) -> "Splits":
+        """Return the splits of bytes of a UTF-8 text, with each cut moved before the character that it divides."""
+        parts = (
+            None
+            if part is None
+            else MappedTokens(part.path, *(_find_character(part.path, cut) for cut in (part.start, part.stop)))
+            for part in self
+        )
+        return Splits(*parts)  # type: ignore[arg-type]
+
+
+def _find_character(path: Path, cut: int) -> int:
+    """Return the start of the character that a cut divides, else the cut."""
+    first = max(0, cut - 3)
+    with named_errors(path), open(path, "rb") as file:
+        file.seek(first)
+        around = file.read(cut - first + 1)
+    # The bytes of a character after its first are 10xxxxxx.
+    starts = [first + place for place, byte in enumerate(around) if byte & 0xC0 != 0x80]
+    return starts[-1] if len(around) > cut - first and starts else cut

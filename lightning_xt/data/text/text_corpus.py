@@ -13,7 +13,7 @@ from lightning_xt.data.loading.sampler import CounterBatchSampler, batch_lanes_o
 from lightning_xt.data.loading.workers import worker_options
 from lightning_xt.data.prompt_files import Prompt, batch_prompts, read_prompts
 from lightning_xt.data.text.corpus_tokens import CorpusTokens
-from lightning_xt.data.text.lane_order import LaneOrder
+from lightning_xt.data.text.lane_order import LaneOrder, describe_lanes, report_order
 from lightning_xt.data.text.lanes import EvaluationLanes, TrainingLanes, count_needed
 from lightning_xt.data.text.mapped_tokens import MappedTokens
 from lightning_xt.data.text.resident import ResidentTokens, Starts, WindowStarts, load_resident
@@ -146,25 +146,24 @@ class TextCorpus(DataModule):
             return self._lanes or self.samples_after(0, 1)
         return self.samples_after(0, self.trainer.accumulate_grad_batches)
 
-    def describe_order(self) -> dict[str, int]:
-        return {"lanes": self.lanes, "seq_len": self.seq_len, "seed": self.seed} if self.order == "lanes" else {}
+    def describe_order(self) -> dict[str, int | str]:
+        if self.order == "lanes":
+            return {"lanes": self.lanes, "seq_len": self.seq_len, "seed": self.seed}
+        return {} if self.order == "random" else {"order": self.order}
 
     def check_order(self, state_dict: dict[str, Any]) -> None:
-        if self.order != "lanes" or not state_dict["samples_seen"]:
+        if not state_dict["samples_seen"]:
             return
-        if self.trainer is None:
+        if self.order != "lanes":
+            report_order(state_dict, self.order)
+        elif self.trainer is None:
             self._lanes = state_dict.get("lanes")
-            return
-        LaneOrder(self.lanes, self.seq_len, self.seed, self.content_hash).check(state_dict, self._describe_lanes())
+        else:
+            LaneOrder(self.lanes, self.seq_len, self.seed, self.content_hash).check(state_dict, self._describe_lanes())
 
     def _describe_lanes(self) -> str:
         """Describe the number of lanes by the options that give it."""
-        _, world = self.rank_and_world
-        batches = self.lanes // self.samples_after(0, 1)
-        return (
-            f"--data.batch_size {self.batch_size} x {world} (processes) x {batches} "
-            f"(--trainer.accumulate_grad_batches) give {self.lanes}"
-        )
+        return describe_lanes(self.lanes, self.batch_size, self.rank_and_world[1])
 
     @property
     def tokenizer(self) -> Tokenizer:

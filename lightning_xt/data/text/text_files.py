@@ -32,8 +32,8 @@ class TextFiles(TextCorpus):
 
     Each file is a document, and so is each file in a `.zip` (sorted by name, hidden files omitted) and each line of
     JSON lines. The text is split into training | validation | test, in this order, unless a split has files of its
-    own. A single plain file is read in place. Other text is written once to the data folder, and again only if a
-    file's content changes. No text is held in memory.
+    own; tokens besides bytes divide no character. A single plain file is read in place. Other text is written once to
+    the data folder, and again only if a file's content changes. No text is held in memory.
 
     Args:
         path: a file; a folder, whose files are all read, subfolders included, unless a name begins with a dot; or a

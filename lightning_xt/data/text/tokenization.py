@@ -14,6 +14,7 @@ from lightning_xt.data.loading.progress import with_progress
 from lightning_xt.data.text.mapped_tokens import MappedTokens, choose_token_type
 from lightning_xt.data.text.pieces import LEARNED_PIECE, TextPart, cut_pieces
 from lightning_xt.data.tokenizers.base import Tokenizer
+from lightning_xt.data.tokenizers.custom_code import read_custom_code
 from lightning_xt.data.tokenizers.repetition import refuse_random
 
 RECIPE = 1
@@ -53,8 +54,8 @@ class TextTokenization:
         Raises:
             ValueError: the tokenizer draws random numbers, or the text changed while it was read.
         """
-        kind, key = choose_token_type(self.tokenizer.vocab_size), self._hash(text)
-        name = f"tokens{RECIPE}"
+        kind = choose_token_type(self.tokenizer.vocab_size)
+        name, key = f"tokens{RECIPE}", self._hash(text, np.dtype(kind).str)
         self._remove_older(name, key)
 
         def tokens() -> Iterator[bytes]:
@@ -104,11 +105,11 @@ class TextTokenization:
                 yield block
         require_unchanged([text.path], before, self.what)
 
-    def _hash(self, text: MappedTokens) -> str:
+    def _hash(self, text: MappedTokens, *options: str) -> str:
         """Hash the text and what the tokenizer does with it."""
         state = self.tokenizer.trained_state or sorted(self.tokenizer.init_args.items())
-        kind = type(self.tokenizer).__name__, state, self.tokenizer.start
-        described = kind, hash_file(text.path), text.start, text.stop, self.separator
+        kind = type(self.tokenizer).__name__, state, self.tokenizer.start, *read_custom_code(type(self.tokenizer))
+        described = kind, hash_file(text.path), text.start, text.stop, self.separator, *options
         return hashlib.sha256(repr(described).encode()).hexdigest()
 
     def _remove_older(self, name: str, key: str) -> None:

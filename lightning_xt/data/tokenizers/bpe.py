@@ -14,7 +14,13 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 from lightning_xt.data.files.reading import read_whole
 from lightning_xt.data.loading.progress import show_activity
 from lightning_xt.data.tokenizers.base import Specials, TextStream, Tokenizer, as_array
-from lightning_xt.data.tokenizers.library_files import count_ids, find_mark, read_library, replace_surrogates
+from lightning_xt.data.tokenizers.library_files import (
+    count_ids,
+    find_mark,
+    named_encoding_errors,
+    read_library,
+    replace_surrogates,
+)
 from lightning_xt.data.tokenizers.library_pieces import build_decoder, is_byte_level
 from lightning_xt.data.tokenizers.lossless import find_loss
 from lightning_xt.data.tokenizers.piece_decoder import PieceStream
@@ -200,14 +206,16 @@ def _load(place: str, content: bytes) -> Library:
             "TokenizerFile, which takes any"
         )
     # If the ids of a file are inconsistent, the library replaces them.
-    special = {added["id"]: added["content"] for added in described.get("added_tokens") or () if added["special"]}
+    given = json.loads(content).get("added_tokens") or ()
+    special = {added["id"]: added["content"] for added in given if added["special"]}
     ids = range(len(SPECIALS))
     if tuple(map(special.get, ids)) != SPECIALS or tuple(map(library.id_to_token, ids)) != SPECIALS:
         raise ValueError(
             f"{place}: its ids 0, 1 and 2 are not the special tokens {', '.join(SPECIALS)}; train it with these three "
             "first, in this order, or set --data.tokenizer TokenizerFile, which takes others"
         )
-    _check_encoding(place, described, library)
+    with named_encoding_errors(place):
+        _check_encoding(place, described, library)
     return library
 
 

@@ -1,6 +1,8 @@
 """Files of the `tokenizers` library: reading and checks."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from tokenizers import Tokenizer as Library
@@ -14,23 +16,26 @@ def read_library(place: str, content: bytes) -> tuple[dict[str, Any], Library]:
         content: the content of the file.
 
     Returns:
-        The content as a mapping, and its tokenizer, which neither cuts nor pads, and to which the spelling of a special
-        token is ordinary text.
+        The content as a mapping, completed by the library, and its tokenizer, which neither cuts nor pads, and to which
+        the spelling of a special token is ordinary text.
 
     Raises:
         ValueError: the content is malformed or unsupported, or gives a text different ids each time.
     """
     try:
-        described = json.loads(content)
-        mark = find_mark(described)
+        mark = find_mark(json.loads(content))
         # The library may panic over a prefix.
         library = None if mark == "continuing_subword_prefix" else Library.from_buffer(content)
-    except Exception as error:  # the library has no exception class
+    except BaseException as error:
+        if not _is_of_library(error):
+            raise
         raise ValueError(
             f"{place} is not a tokenizer.json of the tokenizers library ({error}); save one with its Tokenizer.save"
         ) from error
     if library is None:
         raise ValueError(f"{place}: its model has a {mark}, which is not supported; train one without it")
+    # Files of older versions, such as that of GPT-2, do not name the type of their model.
+    described = json.loads(library.to_str())
     dropout = described["model"].get("dropout")
     if dropout:
         raise ValueError(
@@ -44,10 +49,29 @@ def read_library(place: str, content: bytes) -> tuple[dict[str, Any], Library]:
     return described, library
 
 
+@contextmanager
+def named_encoding_errors(place: str) -> Iterator[None]:
+    """Turn an error of the library over a text into a ValueError that names the file."""
+    try:
+        yield
+    except BaseException as error:
+        if isinstance(error, ValueError) or not _is_of_library(error):
+            raise
+        raise ValueError(
+            f"{place} does not encode every text ({error}); use one with a token for what is unknown, or get the file "
+            "again if it is damaged"
+        ) from error
+
+
+def _is_of_library(error: BaseException) -> bool:
+    """Return True for an error of the library, which names no class of errors; its panics are not even an Exception."""
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
+
+
 def find_mark(described: Any) -> str | None:
     """Return the name of the mark that a BPE puts at parts of words, None if it has none."""
     model = described.get("model") if isinstance(described, dict) else None
-    if not isinstance(model, dict) or model.get("type") != "BPE":
+    if not isinstance(model, dict) or "merges" not in model:
         return None
     marks = ("continuing_subword_prefix", "end_of_word_suffix")
     return next((name for name in marks if model.get(name)), None)

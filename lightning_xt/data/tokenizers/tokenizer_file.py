@@ -9,7 +9,12 @@ from tokenizers import Tokenizer as Library
 
 from lightning_xt.data.tokenizers.base import Specials, as_array
 from lightning_xt.data.tokenizers.foreign_tokenizer import ForeignTokenizer
-from lightning_xt.data.tokenizers.library_files import count_ids, read_library, replace_surrogates
+from lightning_xt.data.tokenizers.library_files import (
+    count_ids,
+    named_encoding_errors,
+    read_library,
+    replace_surrogates,
+)
 from lightning_xt.data.tokenizers.library_pieces import build_decoder, find_typed, find_unknown, is_byte_level
 from lightning_xt.data.tokenizers.lossless import find_loss
 from lightning_xt.data.tokenizers.restoration import describe_changes
@@ -75,16 +80,10 @@ class TokenizerFile(ForeignTokenizer):
         # One character is text too, as the ! that some files have for padding.
         special = {each.content: token for token, each in added if each.special and len(each.content) > 1}
         self._special = {name: token for name, token in special.items() if token != self._unknown}
-        try:
+        with named_encoding_errors(self._place):
             self._typed = find_typed(described, library, self._special)
             self._decoder = build_decoder(self._place, described, library, self._special.values(), self._unknown)
             self._changes = self._find_changes(described)
-        except ValueError:
-            raise
-        except Exception as error:  # the library has no exception class
-            raise ValueError(
-                f"{self._place} does not encode every text ({error}); use one with a token for what is unknown"
-            ) from error
 
     def _count_ids(self) -> int:
         return count_ids(self._library)

@@ -11,7 +11,7 @@ from lightning_xt.system.messages import UserError
 
 @contextmanager
 def write_folder(option: str, folder: Path) -> Iterator[Path]:
-    """Open a new folder that gets its name when the block ends without an error; UserError if it cannot be made.
+    """Open a new folder that gets its name when the block ends without an error; UserError if it cannot be written.
 
     Args:
         option: the option that names it, in messages.
@@ -21,14 +21,24 @@ def write_folder(option: str, folder: Path) -> Iterator[Path]:
         raise UserError(f"{folder} exists already; remove it, or name another folder with {option}")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        home = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     except OSError as error:
         raise UserError(f"{option} {folder} cannot be made ({error.strerror}); name another folder") from error
+    part = home / folder.name
     try:
+        part.mkdir()
         yield part
-        part.chmod(0o755)
+        for file in part.rglob("*"):
+            if file.is_file():
+                # Libraries give some files to their owner alone; a server may be somebody else.
+                file.chmod(part.stat().st_mode & 0o666)
         if folder.is_dir():
             folder.rmdir()
         part.rename(folder)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        reason = error.strerror or error
+        raise UserError(f"{option} {folder} cannot be written ({reason}); make room, or name another folder") from error
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        shutil.rmtree(home, ignore_errors=True)

@@ -1,5 +1,6 @@
 """Weights in safetensors files, in one or in several shards."""
 
+import errno
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -16,12 +17,21 @@ PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "pyt
 
 
 def write_tensors(tensors: Mapping[str, Tensor], folder: Path, dtype: torch.dtype) -> None:
-    """Write tensors to one file; floating-point ones in the given type."""
+    """Write tensors to one file of a folder, floating-point ones in the given type; OSError if that is impossible."""
+    cast = {name: each.to(dtype) if each.is_floating_point() else each for name, each in tensors.items()}
+    write_tensor_file(cast, folder / SINGLE)
+
+
+def write_tensor_file(tensors: Mapping[str, Tensor], file: Path) -> None:
+    """Write tensors to a file; OSError if it cannot be written."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    cast = {name: each.to(dtype) if each.is_floating_point() else each for name, each in tensors.items()}
-    # `transformers` refuses files that do not say for which library they are.
-    save_file({name: each.contiguous() for name, each in cast.items()}, folder / SINGLE, metadata={"format": "pt"})
+    try:
+        # `transformers` refuses files that do not say for which library they are.
+        save_file({name: each.contiguous() for name, each in tensors.items()}, file, metadata={"format": "pt"})
+    except SafetensorError as error:
+        raise OSError(errno.EIO, str(error), str(file)) from error
 
 
 def read_tensors(folder: Path) -> dict[str, Tensor]:

@@ -64,6 +64,7 @@ class CTranslate2(ExportFormat):
             )
         found = match_template(make_template(), model.config, "model")
         _check_positions(found)
+        _check_norms(found)
         if found.mismatches:
             raise MisfitError(
                 f"{model.name} has parts that CTranslate2 does not compute: {found.describe()}; train a model without "
@@ -80,3 +81,12 @@ def _check_positions(found: Match) -> None:
         if position != "none" and {"sines", "learned"} & set(kinds):
             path = f"model.{side}.attention.position"
             found.mismatches.append(Mismatch(path, "given", "null, because embeddings has positions too"))
+
+
+def _check_norms(found: Match) -> None:
+    """Report a norm of embeddings of another kind than the other norms of its side, which are of one kind there."""
+    for side in ("encoder", "decoder"):
+        own, embedded = (found.settings.get(f"{side}{name}_norm") for name in ("", "_embedding"))
+        if None not in (own, embedded) and own.startswith("layer") != embedded.startswith("layer"):
+            path = f"model.{side}.embeddings"
+            found.mismatches.append(Mismatch(path, embedded, f"an EmbeddingNorm like the other norms, {own}"))

@@ -20,6 +20,7 @@ from lightning_xt.exchange.adapters.adapter_tensors import (
 from lightning_xt.exchange.comparison import compare_logits
 from lightning_xt.exchange.exported_model import ExportedModel
 from lightning_xt.exchange.folders.json_files import write_json
+from lightning_xt.exchange.folders.safetensors_files import write_tensor_file
 from lightning_xt.exchange.formats.base import ExportFormat
 from lightning_xt.exchange.formats.hugging_face import HuggingFace
 from lightning_xt.exchange.misfit import MisfitError
@@ -47,18 +48,15 @@ class PEFT(ExportFormat):
         self._list_saved(model)
 
     def write(self, model: ExportedModel, folder: Path) -> None:
-        from safetensors.torch import save_file
-
         rules, pairs, saved = self._list_rules(model), self._list_pairs(model), self._list_saved(model)
         tensors: dict[str, Tensor] = {}
         for name, pair in pairs.items():
             tensors |= {f"{PREFIX}{name}.lora_A.weight": pair.down, f"{PREFIX}{name}.lora_B.weight": pair.up}
         if saved:
             base = export_tensors(_remove_adapter(model).network, rules)
-            own = {name: each for name, each in base.items() if name.split(".")[-2] in saved}
+            own = {name: each for name, each in base.items() if _find_module(name) in saved}
             tensors |= {f"{PREFIX}{name}": each for name, each in own.items()}
-        found = {name: each.to(model.options.dtype).contiguous() for name, each in tensors.items()}
-        save_file(found, folder / TENSORS, metadata={"format": "pt"})
+        write_tensor_file({name: each.to(model.options.dtype) for name, each in tensors.items()}, folder / TENSORS)
         write_json(folder / CONFIG, self._make_config(model, rules, pairs, saved))
 
     def verify(self, model: ExportedModel, folder: Path) -> Verification:
@@ -92,7 +90,13 @@ class PEFT(ExportFormat):
         adapted = {*list_adapter_parameters(model.network)}
         trained = {name for name, each in model.network.named_parameters() if each.requires_grad} - adapted
         rules = [rule for rule in self._list_rules(model) if isinstance(rule, TensorRule) and rule.ours in trained]
-        saved = list(dict.fromkeys(name.split(".")[-2] for rule in rules for name in rule.theirs))
+        names = [name for rule in rules for name in rule.theirs]
+        if alone := [name for name in names if not _find_module(name)]:
+            raise MisfitError(
+                f"{model.name} trains {alone[0]}, a parameter outside of modules, which PEFT cannot hold; merge it: "
+                "--format hf"
+            )
+        saved = list(dict.fromkeys(map(_find_module, names)))
         if both := [name for name in self._list_pairs(model) if name.rpartition(".")[2] in saved]:
             raise MisfitError(
                 f"{model.name} trains the weights of {both[0]} and an adapter of it, which PEFT cannot hold; merge it: "
@@ -125,6 +129,11 @@ class PEFT(ExportFormat):
             "bias": "none",
             "use_rslora": False,
         }
+
+
+def _find_module(name: str) -> str:
+    """Return the last name of the module of a parameter; empty for one that the whole model has."""
+    return name.rpartition(".")[0].rpartition(".")[2]
 
 
 def _remove_adapter(model: ExportedModel) -> ExportedModel:

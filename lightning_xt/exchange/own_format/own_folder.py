@@ -13,7 +13,7 @@ from lightning_xt.exchange.folders.json_files import write_json
 from lightning_xt.exchange.folders.safetensors_files import read_tensors, write_tensors
 from lightning_xt.exchange.generation_settings import list_ids, make_generation_config
 from lightning_xt.exchange.own_format.model_entry import build_model, describe_model
-from lightning_xt.exchange.tensor_rules import check_tensors
+from lightning_xt.exchange.tensor_rules import TensorMisfitError, check_tensors
 from lightning_xt.exchange.tokenizers.exported_tokenizers import write_tokenizers
 from lightning_xt.models.encoder_decoder import EncoderDecoder
 from lightning_xt.system.messages import UserError
@@ -67,11 +67,15 @@ def load_tensors(module: nn.Module, given: Mapping[str, Tensor]) -> None:
     """Copy the tensors of a file into a model.
 
     Raises:
-        TensorMisfitError: a tensor is missing, left over, or of another shape; the message names each.
+        TensorMisfitError: a tensor is missing, left over, or of another shape or type; the message names it.
     """
     shared, state = find_shared(module), module.state_dict()
     found = {name: each for name, each in given.items() if name not in shared or shared[name] not in given}
     found = {shared.get(name, name): each for name, each in found.items()}
     check_tensors(found, {name: tuple(each.shape) for name, each in state.items() if name not in shared})
+    for name, each in found.items():
+        if each.is_floating_point() != state[name].is_floating_point():
+            kinds = (str(some.dtype).removeprefix("torch.") for some in (each, state[name]))
+            raise TensorMisfitError("{} holds numbers of type {} instead of {}".format(name, *kinds))
     for name, each in found.items():
         state[name].copy_(each)

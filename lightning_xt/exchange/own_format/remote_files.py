@@ -6,7 +6,9 @@ CONFIGURATION = '''"""Config of a model of lightning-xt."""
 
 try:
     from lightning_xt.exchange.remote_code.remote_config import RemoteConfig
-except ImportError as error:
+except ModuleNotFoundError as error:
+    if error.name != "lightning_xt":
+        raise
     raise ImportError("this model needs lightning-xt; pip install lightning-xt") from error
 
 
@@ -20,7 +22,9 @@ from .configuration_lightning_xt import LightningXtConfig
 try:
     from lightning_xt.exchange.remote_code.remote_causal_lm import RemoteCausalLM
     from lightning_xt.exchange.remote_code.remote_seq2seq_lm import RemoteSeq2SeqLM
-except ImportError as error:
+except ModuleNotFoundError as error:
+    if error.name != "lightning_xt":
+        raise
     raise ImportError("this model needs lightning-xt; pip install lightning-xt") from error
 
 

@@ -63,7 +63,7 @@ class Gemma2(PretrainedShape):
     def match(self, config: Mapping[str, Any]) -> Match:
         found = super().match(config)
         scale = found.settings.get("score_scale")
-        if scale is not None and round(scale**-2) ** -0.5 != scale:
+        if scale is not None and (not 0 < scale <= 1 or round(scale**-2) ** -0.5 != scale):
             path = "model.decoder.attention.score.scale"
             found.mismatches.append(Mismatch(path, str(scale), "the inverse root of a whole number"))
         return found

@@ -46,6 +46,8 @@ class RemoteCausalLM(RemoteModel):
         if labels is not None:
             targets = labels[:, 1:]
             if attention_mask is not None:
-                targets = targets.masked_fill(attention_mask[:, -labels.shape[1] : -1] == 0, IGNORED)
+                # A real token counts if there is one before it, also if padding stands between them.
+                real = attention_mask[:, -labels.shape[1] :].to(labels.device) != 0
+                targets = targets.masked_fill(~(real[:, 1:] & (real.cumsum(dim=1)[:, :-1] > 0)), IGNORED)
             loss = compute_loss(logits[:, :-1], targets, num_items_in_batch)
         return make_output(CausalLMOutputWithPast, options, cache, loss=loss, logits=logits)

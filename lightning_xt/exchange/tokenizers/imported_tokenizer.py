@@ -9,7 +9,7 @@ from typing import Any
 from tokenizers import Tokenizer as Library
 
 from lightning_xt.data.tokenizers.base import Tokenizer
-from lightning_xt.data.tokenizers.library_files import count_ids, read_library
+from lightning_xt.data.tokenizers.library_files import count_ids, named_encoding_errors, read_library
 from lightning_xt.data.tokenizers.numbers import Numbers
 from lightning_xt.data.tokenizers.sentence_piece import SentencePiece
 from lightning_xt.data.tokenizers.tokenizer_file import TokenizerFile
@@ -195,7 +195,8 @@ def _drop_repeated(ids: Mapping[str, int | None]) -> dict[str, int | None]:
 
 def _find_prepended(folder: Path, library: Library) -> int | None:
     """Return the id that the tokenizer puts before every text; None if there is none."""
-    with_specials, without = (library.encode("a", add_special_tokens=each).ids for each in (True, False))
+    with named_encoding_errors("it"):
+        with_specials, without = (library.encode("a", add_special_tokens=each).ids for each in (True, False))
     if with_specials and with_specials[1:] == without:
         return int(with_specials[0])
     settings = _read_optional(folder / "tokenizer_config.json")

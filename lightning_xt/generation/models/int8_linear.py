@@ -73,6 +73,9 @@ class Int8Linear(nn.Module):
             return product.view(*x.shape[:-1], -1)
         if self.packed is not None and fits_packed(x, self.scale):
             return multiply_packed(x, self.packed, None) * self.scale
+        if _multiplies_half(x):
+            # Products of whole numbers, not scaled yet, exceed the range of float16.
+            return functional.linear(x, self._expand(x.dtype))
         return functional.linear(x, self.rounded.to(x.dtype)) * self.scale
 
     def _multiply_groups(self, x: Tensor) -> Tensor:
@@ -85,3 +88,10 @@ class Int8Linear(nn.Module):
     def _is_for_kernel(self, x: Tensor) -> bool:
         # The kernel reads beyond the end of rows of other widths.
         return x.device.type == "cpu" and x.shape[-1] % 32 == 0 and x.numel() <= MAX_KERNEL_ROWS * x.shape[-1]
+
+
+def _multiplies_half(x: Tensor) -> bool:
+    """Return True if a product with these vectors is one in float16."""
+    device = x.device.type
+    chosen = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+    return chosen == torch.float16

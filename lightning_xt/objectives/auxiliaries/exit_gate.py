@@ -5,6 +5,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lightning_xt.core.autocast import disable_autocast
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.shapes import ObjectiveShape
 from lightning_xt.core.trace import Trace
@@ -68,7 +69,8 @@ class ExitGate(Auxiliary):
         precise = torch.promote_types(exits[0].dtype, torch.float32)
         log_probs, log_stays = [], torch.zeros(exits[0].shape[:2], dtype=precise, device=exits[0].device)
         for states in exits[:-1]:
-            score = (states.to(precise) @ self.to_gate.to(precise)) + self.bias.to(precise)
+            with disable_autocast(states):
+                score = (states.to(precise) @ self.to_gate.to(precise)) + self.bias.to(precise)
             log_probs.append(log_stays + F.logsigmoid(score))
             log_stays = log_stays + F.logsigmoid(-score)
         return torch.stack((*log_probs, log_stays))

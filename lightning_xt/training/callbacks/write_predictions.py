@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 
 from lightning_xt.data.files.json_lines import ENDINGS
 from lightning_xt.inference.generation_options import GenerationOptions
-from lightning_xt.system.files import open_new, replace_file
+from lightning_xt.system.files import expand_home, open_new, replace_file
 from lightning_xt.system.json_text import to_json
 from lightning_xt.system.messages import make_visible
 from lightning_xt.training.text_module import TextModule
@@ -51,7 +51,7 @@ class WritePredictions(BasePredictionWriter):
         data = getattr(trainer, "datamodule", None)
         for option in ("predict_source", "predict_prompts"):
             read = getattr(data, option, None)
-            if read is not None and Path(read).expanduser().resolve() == target:
+            if read is not None and expand_home(read, f"--data.{option} {read}").resolve() == target:
                 raise ValueError(f"--output {self.output} is --data.{option} too; name another file")
         pl_module.sampling = self.sampling
 

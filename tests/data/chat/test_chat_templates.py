@@ -11,6 +11,7 @@ from lightning_xt.data.chat.chat_templates import TEMPLATES, find_template
         ("chatml", [("user", "hi")], "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"),
         ("alpaca", [("user", "hi")], "### Instruction:\nhi\n\n### Response:\n"),
         ("turns", [("developer", "x"), ("user", "hi")], "x\n\nUser: hi\nAssistant: "),
+        ("turns", [("human", "hi"), ("gpt", "x"), ("human", "a")], "User: hi\nAssistant: x\nUser: a\nAssistant: "),
         ("turns", [("user", "hi"), ("assistant", "Well")], "User: hi\nAssistant: Well"),
     ],
 )
@@ -35,6 +36,8 @@ def test_a_template_is_read_from_a_file(tmp_path) -> None:
         ("roles: {assistant: {}}\nstp: a", "unknown key 'stp'; did you mean stop"),
         ("roles: {assistant: {}}\nstop: ['']", "stop a list of texts that are not empty"),
         ("a: [", "is neither YAML nor JSON"),
+        ("[" * 3000, "is neither YAML nor JSON: maximum recursion depth"),
+        ("start: 2020-13-45", "is neither YAML nor JSON: month must be in"),
     ],
 )
 def test_an_invalid_template_is_refused(content: str, message: str, tmp_path) -> None:

@@ -234,6 +234,41 @@ def test_prompts_are_messages_of_a_user():
     assert list(data.for_process(2, 3).predict_dataloader()) == [[]]
 
 
+def test_an_empty_message_is_a_prompt_unless_nothing_is_left():
+    with open("asked.jsonl", "w") as file:
+        file.write('{"prompt": ""}\n')
+    (found,) = open_data(write(*pairs(1)), stage="predict", predict_prompts="asked.jsonl").predict_dataloader()
+    assert found[0]["prompt"] == "User: \nAssistant: "
+    opened = open_data("chat.jsonl", template="plain", stage="predict", predict_prompts="asked.jsonl")
+    assert opened.tokenizer.start == END and next(iter(opened.predict_dataloader()))[0]["prompt"] == ""
+    with open("tokenizer.json", "w") as file:
+        file.write(made_tokenizers.content("words").replace("<eos>", "a0").replace("<pad>", "a1"))
+    bare = partial(TokenizerFile, "tokenizer.json", start="", end="", pad="")
+    message = r"line 1 is empty, but a model without a start token continues at least one token; write a prompt there"
+    with pytest.raises(ValueError, match=message):
+        open_data("chat.jsonl", template="plain", tokenizer=bare, stage="predict", predict_prompts="asked.jsonl")
+    assert open_data("chat.jsonl", tokenizer=bare, stage="predict", predict_prompts="asked.jsonl").stop
+
+
+def test_records_of_alpaca_and_of_share_gpt():
+    alpaca = [{"instruction": "Add.", "input": given, "output": "4"} for given in ("2+2", "")]
+    fields = {"prompt": "instruction", "response": "output"}
+    texts = [b"\xffUser: Add.\nAssistant: 4\xff", b"\xffUser: Add.\n\n2+2\nAssistant: 4\xff"]
+    found = list_examples([next(iter(open_data(write(*alpaca), fields=fields).train_dataloader()))])
+    assert sorted(bytes(ids) for ids, _ in found) == sorted(texts)
+    # A field for two uses is read once.
+    row = read_first(open_data(write({"input": "a", "output": "b"}), fields={"prompt": "input", "response": "output"}))
+    assert bytes(row[0].tolist()).startswith(b"\xffUser: a\nAssistant: b\xff")
+    with pytest.raises(
+        ValueError, match=r"line 1: the field 'input' is a number, not a string; name another field wit"
+    ):
+        open_data(write({**alpaca[0], "input": 3}), fields=fields)
+    shared = {"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}
+    fields = {"messages": "conversations", "role": "from", "content": "value"}
+    row = read_first(open_data(write(shared), fields=fields))
+    assert bytes(row[0].tolist()).startswith(b"\xffUser: a\nAssistant: b\xff")
+
+
 LONG = {"prompt": "p" * 40, "response": "r"}
 
 
@@ -395,8 +430,15 @@ def test_a_prompt_needs_the_role_of_a_user():
 
 def test_files_that_are_not_json_lines_are_refused():
     write(*pairs(1), name="chat.txt")
-    with pytest.raises(ValueError, match=r"chat\.txt is not a file of JSON lines by its name; name \.jsonl"):
+    with pytest.raises(
+        ValueError, match=r"^--data.path: chat\.txt is not a file of JSON lines by its name; name \.jsonl"
+    ):
         open_data("chat.txt")
+    message = (
+        r"^--data.validation: chat\.txt is not .*, such as --data.validation 'chats/\*.jsonl', or a fraction of --data"
+    )
+    with pytest.raises(ValueError, match=message):
+        open_data(write(*pairs(1)), validation="chat.txt").val_dataloader()
     with open("empty.jsonl", "w"), open("empty2.jsonl", "w"):
         pass
     with pytest.raises(ValueError, match="all 2 files have no conversations"):

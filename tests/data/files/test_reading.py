@@ -4,8 +4,13 @@ import gzip
 
 import pytest
 
+from lightning_xt.checkpoints.runs import find_checkpoint
+from lightning_xt.commands.comparison.run_records import find_runs
 from lightning_xt.data.files import reading
-from lightning_xt.data.files.reading import read_blocks
+from lightning_xt.data.files.data_folder import data_folder
+from lightning_xt.data.files.paths import find_files
+from lightning_xt.data.files.reading import read_blocks, read_whole
+from lightning_xt.data.pairs.multi30k import Multi30k
 
 TEXT = bytes(range(251)) * 40
 
@@ -53,6 +58,28 @@ def test_a_file_that_is_not_there(tmp_path):
     for name in ("a.txt", "a.gz"):
         with pytest.raises(ValueError, match=r"cannot read .* \(No such file or directory\); make it readable or omit"):
             list(read_blocks(tmp_path / name))
+
+
+def test_what_is_not_a_regular_file_is_named():
+    with pytest.raises(ValueError, match=r"^--prompts /dev/null is not a regular file; save its content in one first$"):
+        read_whole("--prompts", "/dev/null", "prompts")
+
+
+def test_an_unknown_home_folder_is_named(monkeypatch):
+    message = (
+        "~nobody-here/a: the home folder ~nobody-here is unknown; write the whole path, or ./~nobody-here/a for a f"
+    )
+    monkeypatch.setenv("LIGHTNING_XT_DATA", "~nobody-here/a")
+    for read, place in (
+        (lambda: read_whole("--prompts", "~nobody-here/a", "prompts"), "--prompts "),
+        (lambda: find_files("--data.path", "~nobody-here/a"), "--data.path "),
+        (lambda: Multi30k(path="~nobody-here/a").lines("train"), "--data.path "),
+        (lambda: find_checkpoint("~nobody-here/a"), ""),
+        (lambda: list(find_runs("~nobody-here/a")), "compare: "),
+        (data_folder, "LIGHTNING_XT_DATA="),
+    ):
+        with pytest.raises(ValueError, match=f"^{place}{message}"):
+            read()
 
 
 def test_a_bomb(tmp_path, monkeypatch):

@@ -2,7 +2,7 @@
 
 import json
 import warnings
-from itertools import chain, islice
+from itertools import chain, islice, permutations
 
 import numpy as np
 import pytest
@@ -277,6 +277,31 @@ def test_a_run_of_random_windows_does_not_resume_in_lanes(file, tmp_path):
     run.save_checkpoint(tmp_path / "random.ckpt")
     with pytest.raises(ValueError, match=r"--data\.order is lanes, but the checkpoint's run read random windows; omit"):
         fit(file, 4, ckpt_path=tmp_path / "random.ckpt")
+
+
+def test_another_order_of_windows_is_reported(file, tmp_path, caplog):
+    rule = (
+        r"--data\.order is lanes, but the checkpoint's run read shuffled windows; set --data\.order shuffled, or begin"
+    )
+    for order, kept in (("random", {}), ("shuffled", {"order": "shuffled"})):
+        run, data = build_trainer(3, limit_val_batches=0), TextFiles(file, seq_len=7, order=order)
+        run.fit(Unordered(), data)
+        assert data.describe_order() == kept
+        run.save_checkpoint(tmp_path / f"{order}.ckpt")
+    with pytest.raises(ValueError, match=rule):
+        fit(file, 4, ckpt_path=tmp_path / "shuffled.ckpt")
+    fit(file, 3).trainer.save_checkpoint(tmp_path / "lanes.ckpt")
+    for there, here in permutations(("random", "shuffled", "lanes"), 2):
+        if here != "lanes":
+            caplog.clear()
+            with caplog.at_level("INFO"):
+                data = TextFiles(file, seq_len=7, order=here)
+                data.load_state_dict(torch.load(tmp_path / f"{there}.ckpt", weights_only=True)["TextFiles"])
+            line = f"the checkpoint's run has --data.order {there}; the run continues with --data.order {here}"
+            assert line in caplog.messages
+    caplog.clear()
+    TextFiles(file, order="shuffled").load_state_dict({"samples_seen": 3, "order": "shuffled"})
+    assert "--data.order" not in caplog.text
 
 
 def test_a_text_too_short_for_its_lanes(file):

@@ -1,9 +1,12 @@
 """Texts as sub-words: their tokens, the files that hold them, and bits per byte."""
 
+import importlib
 import json
+import linecache
 import logging
 import math
 import os
+import shutil
 import subprocess
 import sys
 from functools import partial
@@ -27,6 +30,7 @@ from lightning_xt.data.text.text_files import TextFiles
 from lightning_xt.data.text.windows import TrainingWindows
 from lightning_xt.data.tokenizers.bpe import BPE
 from lightning_xt.data.tokenizers.bytes import Bytes
+from lightning_xt.data.tokenizers.custom_code import read_custom_code
 from lightning_xt.data.tokenizers.numbers import Numbers
 from lightning_xt.data.tokenizers.tokenizer_file import TokenizerFile
 
@@ -103,6 +107,55 @@ def test_a_file_belongs_to_its_text_and_tokenizer(prepared):
     assert len(hashes) == 3
 
 
+def test_a_file_belongs_to_the_width_of_its_tokens(prepared):
+    learned = make()
+    file = learned.splits.train.path.with_name("tokenizer.json")
+    file.write_text(learned.tokenizer.trained_state, encoding="utf-8")
+    ids = {}
+    for size in (300, 70_000):
+        ids[size] = TextFiles("corpus.txt", tokenizer=partial(BPE, size, file=str(file))).splits.train
+    assert (ids[300].dtype, ids[70_000].dtype) == (np.uint16, np.uint32)
+    assert ids[300][:].tolist() == ids[70_000][:].tolist()
+
+
+CUSTOM = """
+from lightning_xt.data.tokenizers.bytes import Bytes
+from lightning_xt.data.tokenizers.base import Tokenizer
+
+class Shifted(Tokenizer):
+    vocab_size = 999
+    def encode(self, text): return [SHIFT + byte for byte in text.encode()]
+    def decode(self, ids): return bytes(each - SHIFT for each in ids).decode()
+    def stream(self): return Bytes().stream()
+    def for_text(self, separated): return self
+"""
+
+
+def test_a_file_belongs_to_the_code_of_a_custom_tokenizer(prepared, monkeypatch):
+    monkeypatch.syspath_prepend(".")
+    first = {}
+    for name, shift in (("mine", 1), ("other", 2), ("mine", 3), ("mine", 3)):
+        Path(f"{name}_tokens.py").write_text(f"SHIFT = {shift}{CUSTOM}")
+        monkeypatch.delitem(sys.modules, f"{name}_tokens", raising=False)
+        importlib.invalidate_caches()
+        linecache.checkcache()
+        # Python takes a file of equal size and second for the same.
+        shutil.rmtree("__pycache__", ignore_errors=True)
+        kind = importlib.import_module(f"{name}_tokens").Shifted
+        tokens = TextFiles("corpus.txt", tokenizer=kind).splits.train
+        first[tokens.path] = tokens[:1].tolist()[0] - ord("t")
+    assert list(first.values()) == [1, 2, 3]
+
+
+def test_code_of_a_notebook_is_that_of_its_methods():
+    lines = ["class Cell:\n", "    def encode(self):\n", "        return 1\n"]
+    linecache.cache["<cell>"] = (1, None, lines, "<cell>")
+    found: dict[str, type] = {"__name__": "lone"}  # type: ignore[dict-item]
+    exec(compile("".join(lines), "<cell>", "exec"), found)
+    assert read_custom_code(found["Cell"]) == ["lone.Cell " + "".join(lines[1:])]
+    assert read_custom_code(BPE) == []
+
+
 def test_tokens_of_another_version_are_made_again(prepared, caplog):
     path = make().splits.train.path
     old = path.rename(path.with_name(path.name.replace("tokens1", "tokens0")))
@@ -133,6 +186,19 @@ def test_bytes_that_are_not_text_are_reported(prepared, caplog):
         corpus = make(validation=0, test=0)
         assert "\ufffd\ufffd caf\ufffd " in decode(corpus, corpus.splits.train)
     assert "--data.path corpus.txt is not UTF-8 everywhere: 1 pieces of it have other bytes" in caplog.text
+
+
+@pytest.mark.parametrize("more", range(4))
+def test_splits_of_sub_words_divide_no_character(prepared, caplog, more):
+    text = ("\u65e5\u672c\u8a9e\u3067\U0001f642" * 50 + "a" * more).encode()
+    Path("corpus.txt").write_bytes(text)
+    with caplog.at_level(logging.INFO):
+        corpus = make(validation=0.1, test=0.1)
+        found = [decode(corpus, part).encode() for part in corpus.splits]
+    assert b"".join(found) == text and "not UTF-8" not in caplog.text
+    exact = [len(part) for part in TextFiles("corpus.txt", validation=0.1, test=0.1).splits]
+    assert exact[1:] == [len(text) // 10] * 2 and len(found[0]) - exact[0] in range(-3, 1)
+    assert corpus.bytes_per_token("test") == len(found[2]) / len(corpus.splits.test)
 
 
 class Dice(BPE):

@@ -69,6 +69,17 @@ def test_a_row_of_zeros_stays_zero() -> None:
     assert torch.equal(out[:, 1], linear.bias[1].bfloat16().expand(2))
 
 
+def test_large_products_fit_into_float16() -> None:
+    """Products of the whole numbers before their scale do not: 127 times 1,000."""
+    linear = nn.Linear(3, 2, bias=False)
+    with torch.no_grad():
+        linear.weight.fill_(0.01)
+    ours, x = Int8Linear(linear), torch.full((2, 3), 1000.0)
+    ours.packed = None
+    for made in (ours(x.half()), torch.autocast("cpu", torch.float16)(ours)(x)):
+        torch.testing.assert_close(made.float(), torch.full((2, 2), 30.0), rtol=1e-2, atol=0)
+
+
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("rows", [1, MAX_KERNEL_ROWS, MAX_KERNEL_ROWS + 1, 50])
 @pytest.mark.parametrize(("wide", "high"), [(13, 7), (32, 5), (64, 33), (1, 3), (96, 1)])
