@@ -32,6 +32,7 @@ GUIDES = (
     "looking",
     "comparing",
     "ablation",
+    "what-helps",
     "composing",
     "training-fast",
     "generating",

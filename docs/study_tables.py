@@ -1,6 +1,6 @@
 """Tables of the published ablations, in docs/guides/what-helps.md.
 
-Usage: python docs/study_tables.py     writes the tables again, from docs/studies, where the table.csv of each study lies
+Usage: python docs/study_tables.py     writes the tables again, from the table of each study in docs/studies
 """
 
 import csv

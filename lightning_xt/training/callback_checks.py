@@ -105,7 +105,7 @@ def check_monitors(callbacks: Sequence[Callback], model: LightningModule) -> Non
     names.update(getattr(getattr(model.trainer, "datamodule", None), "logged", ()))
     if not model.trainer.limit_val_batches:
         names = {name for name in names if not name.startswith("val/")}
-    for each in parts[1:]:
+    for each in callbacks:
         monitor = getattr(each, "monitor", None)
         own = type(each).__module__.startswith("lightning_xt.")
         # Of `LearningRateMonitor`.

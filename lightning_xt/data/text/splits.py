@@ -35,13 +35,12 @@ class Splits(NamedTuple):
 
     def at_characters(self) -> "Splits":
         """Return the splits of bytes of a UTF-8 text, with each cut moved before the character that it divides."""
-        parts = (
-            None
-            if part is None
-            else MappedTokens(part.path, *(_find_character(part.path, cut) for cut in (part.start, part.stop)))
-            for part in self
-        )
+        parts = (None if part is None else _cut_at_characters(part) for part in self)
         return Splits(*parts)  # type: ignore[arg-type]
+
+
+def _cut_at_characters(part: MappedTokens) -> MappedTokens:
+    return MappedTokens(part.path, _find_character(part.path, part.start), _find_character(part.path, part.stop))
 
 
 def _find_character(path: Path, cut: int) -> int:

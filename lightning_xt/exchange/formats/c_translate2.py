@@ -86,7 +86,7 @@ def _check_positions(found: Match) -> None:
 def _check_norms(found: Match) -> None:
     """Report a norm of embeddings of another kind than the other norms of its side, which are of one kind there."""
     for side in ("encoder", "decoder"):
-        own, embedded = (found.settings.get(f"{side}{name}_norm") for name in ("", "_embedding"))
-        if None not in (own, embedded) and own.startswith("layer") != embedded.startswith("layer"):
+        own, embedded = (str(found.settings.get(f"{side}{name}_norm", "")) for name in ("", "_embedding"))
+        if own and embedded and own.startswith("layer") != embedded.startswith("layer"):
             path = f"model.{side}.embeddings"
             found.mismatches.append(Mismatch(path, embedded, f"an EmbeddingNorm like the other norms, {own}"))
