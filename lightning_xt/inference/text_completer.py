@@ -89,7 +89,8 @@ class TextCompleter(TextGenerator):
         limit = options.max_new_tokens or MAX_NEW_TOKENS
         seed = derive_seed(options.seed, self.tokenizer.decode(ids), repeat)
         inputs = self._make_inputs(torch.tensor([len(ids)], device=self.device))
-        return Request(prompt=tokens, max_new_tokens=limit, seed=seed, inputs=inputs)
+        after = ids[-1] if ids else None
+        return Request(prompt=tokens, max_new_tokens=limit, seed=seed, inputs=inputs, after=after)
 
     def decode(
         self, prompt: Int[Tensor, "b n"], lengths: Int[Tensor, " b"] | None, options: GenerationOptions
@@ -105,6 +106,8 @@ class TextCompleter(TextGenerator):
         whole = torch.full((len(prompt),), prompt.shape[1], device=prompt.device) if lengths is None else lengths
         inputs = self._make_inputs(whole.to(prompt.device))
         requests = make_requests(prompt, limit, lengths=lengths, seed=options.seed, inputs=inputs)
+        if options.stop:
+            requests = [replace(each, after=int(each.prompt[-1])) if len(each.prompt) else each for each in requests]
         results = self.open_session(options.widen(len(prompt))).generate(requests)
         return pad_rows([each[0].tokens for each in results], prompt.device, tokenizer.pad or 0)
 

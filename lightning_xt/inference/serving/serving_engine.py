@@ -99,6 +99,7 @@ class Engine:
         *,
         alternatives: int = 0,
         repeat: int = 0,
+        new_text: bool = False,
     ) -> Job:
         """Submit the completion of a prompt by a language model, in `options.num_return_sequences` sequences.
 
@@ -111,6 +112,7 @@ class Engine:
             on_event: called with each event on the engine's thread; it must return at once.
             alternatives: number of most likely tokens to report with each token.
             repeat: number of equal prompts before it in one request, by which their random numbers differ.
+            new_text: True if the completion begins a text, as an answer of a conversation does.
 
         Raises:
             ValueError: the model, the prompt or an option is invalid, or the sequence is too long.
@@ -118,7 +120,7 @@ class Engine:
             EngineClosedError: the engine ends.
         """
         worker, completer = self._find(model, TextCompleter)
-        given = build_completion(completer, prompt, options, alternatives, worker.limits, repeat)
+        given = build_completion(completer, prompt, options, alternatives, worker.limits, repeat, new_text)
         return self._submit(model, len(given.requests), on_event, partial(worker.generate, given=given))
 
     def translate(
