@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from lightning_xt.core.extent import check_lengths
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.data.prompt_files import Prompt
 from lightning_xt.data.tokenizers.base import Tokenizer
@@ -16,6 +17,7 @@ from lightning_xt.generation.batching.row_state import pad_rows
 from lightning_xt.generation.engine import make_requests
 from lightning_xt.generation.noise import derive_seed
 from lightning_xt.generation.protocol import Autoregressive
+from lightning_xt.generation.request_checks import check_rows
 from lightning_xt.generation.requests import Request
 from lightning_xt.inference.detokenizer import TextPiece
 from lightning_xt.inference.generation_options import GenerationOptions
@@ -102,6 +104,9 @@ class TextCompleter(TextGenerator):
             lengths: tokens of each row without padding. None = all.
             options: generation options.
         """
+        check_rows("prompt", prompt)
+        if not isinstance(lengths, Tensor):
+            check_lengths(lengths, *prompt.shape)
         limit, tokenizer = options.max_new_tokens or MAX_NEW_TOKENS, self.tokenizer
         whole = torch.full((len(prompt),), prompt.shape[1], device=prompt.device) if lengths is None else lengths
         inputs = self._make_inputs(whole.to(prompt.device))
