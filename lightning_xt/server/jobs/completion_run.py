@@ -13,6 +13,7 @@ from lightning_xt.server.jobs.choice_text import ChoiceText, TextDelta, make_pro
 from lightning_xt.server.jobs.generation_limits import (
     build_completion_options,
     check_answer_size,
+    check_sequences,
     draw_seed,
     limit_tokens,
 )
@@ -81,7 +82,11 @@ class CompletionRun:
         limits = [limit_tokens(model, ids, plan.limit, most) for ids in self._prompts]
         scored = plan.echo and plan.alternatives is not None
         tokens = sum(limits) + (sum(map(len, self._prompts)) if scored else 0)
-        check_answer_size(self._n * tokens, self._alternatives)
+        check_answer_size(self._n * tokens, None if plan.alternatives is None else self._alternatives)
+        settings = self._context.settings
+        if plan.limit != 0 or scored:
+            n = self._n if plan.limit != 0 else 1
+            check_sequences(len(self._prompts), n, settings.rows + settings.max_waiting)
         self._echoes = await self._echo_prompts()
         seed = draw_seed() if self._body.seed is None else self._body.seed
         seen: Counter[tuple[int, ...]] = Counter()

@@ -18,6 +18,7 @@ from lightning_xt.inference.generation_options import GenerationOptions
 from lightning_xt.inference.serving.engine_load import EngineLoad
 from lightning_xt.inference.serving.events import (
     EngineClosedError,
+    EngineFailedError,
     JobEnd,
     QueueFullError,
     Scores,
@@ -255,3 +256,19 @@ def test_the_engine_decodes_in_evaluation_mode_and_restores_it():
     engine.close()
     assert completer.model.training
     assert client.text() == completer.complete(number_prompts(["a"]), GREEDY)[0].completions[0].text
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_thread_that_fails_says_so(monkeypatch):
+    engine, running, late = make_engine(start=False), Client(), Client()
+    engine.complete("lm", "a", GREEDY, running)
+
+    def fail():
+        raise MemoryError
+
+    monkeypatch.setattr(engine, "_take_commands", fail)
+    engine.start()
+    assert isinstance(running.error, EngineFailedError)
+    with pytest.raises(EngineFailedError):
+        engine.complete("lm", "a", GREEDY, late)
+    engine.close()
