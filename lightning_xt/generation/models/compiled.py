@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from contextlib import nullcontext
 from inspect import signature
 from types import FunctionType, MethodType
 from typing import Any
@@ -44,7 +45,8 @@ class Compiled(ModelWrapper):
     def __init__(self, decoder: Decoder) -> None:
         super().__init__(decoder)
         self._decoder = decoder
-        self._warned = False
+        self._full: list[Callable[..., Tensor]] = []
+        """Steps that have as many programs as they may."""
         self._on_cuda = decoder.token_embedding.weight.is_cuda
         self._can_verify = not decoder.recurrences
         self._step = _compile_step(decoder, "step", graphs=self._on_cuda)
@@ -85,12 +87,14 @@ class Compiled(ModelWrapper):
     def _run(self, step: Callable[..., Tensor], tokens: Tensor, inputs: Inputs | None, cache: Cache) -> Tensor:
         """Run a compiled step, or the decoder's own if there are too many programs."""
         try:
-            return step(tokens, inputs, cache)
+            # A full step compiles nothing more, or torch would print its reasons each time.
+            with torch.compiler.set_stance("eager_on_recompile") if step in self._full else nullcontext():
+                return step(tokens, inputs, cache)
         except FailOnRecompileLimitHit:
             # Raised before the step has computed anything.
-            if not self._warned:
-                self._warned = True
-                logger.warning("decode steps have more than %d compiled programs; others run as they are", MAX_PROGRAMS)
+            if step not in self._full:
+                self._full.append(step)
+                logger.warning("a decode step has %d compiled programs; others run as they are", MAX_PROGRAMS)
             return self._decoder.step(tokens, inputs, cache)
 
     def _verifies(self, n: int, lengths: Tensor | None) -> bool:

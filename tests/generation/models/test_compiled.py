@@ -58,5 +58,5 @@ def test_steps_beyond_the_limit_of_programs_run_as_they_are(monkeypatch, caplog)
     found = [generate(each, prompt, 9, seed=1, temperature=2.0) for each in (decoder, model, model)]
     assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
     assert [each.message for each in caplog.records] == [
-        "decode steps have more than 64 compiled programs; others run as they are"
+        "a decode step has 64 compiled programs; others run as they are"
     ]
