@@ -5,9 +5,13 @@ import sys
 
 import pytest
 import warm
+from served_models import make_completer
 
 from lightning_xt.cli import main
-from lightning_xt.commands.generation.interactive import HELP, HELP_OF_PAIRS
+from lightning_xt.commands.generation.interactive import HELP, HELP_OF_PAIRS, _run_command
+from lightning_xt.commands.generation.rendering import choose_renderer
+from lightning_xt.inference.conversation import Conversation, Turn
+from lightning_xt.inference.generation_options import GenerationOptions
 from lightning_xt.models.decoder import Decoder
 
 SEED = "2"
@@ -155,3 +159,10 @@ def test_cases_d5_a_line_typed_again_draws_again(finished_pairs, monkeypatch, ty
     first = typed("", command=alone).out
     assert again.startswith(first) and again.removeprefix(first) != first
     assert typed("", command=[*alone, "--prompt", "a dog"]).out == again
+
+
+def test_a_terminal_does_not_obey_what_the_model_wrote(capsys):
+    conversation = Conversation(make_completer(), GenerationOptions())
+    conversation._turns.append(Turn([], "a\x1b[2Jb"))
+    _run_command("/text", conversation, HELP, choose_renderer(False, "auto", terminal=True))
+    assert capsys.readouterr().out == "a\\x1b[2Jb\n"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from served_models import make_completer
+from served_models import make_completer, make_translator
 
 from lightning_xt.cli import main
 from lightning_xt.commands import serve
@@ -98,6 +98,10 @@ def test_a_name_that_is_given_twice_or_cannot_be_one_is_refused(
         (["--api_key", "a", "--no_api_key"], "serve: --api_key and --no_api_key exclude each other; omit one of them"),
         (["--api_key", " "], "serve: the API key is empty, or has spaces around it or characters beyond ASCII"),
         (["--host", "not a host"], "--host not a host may be reached by others; set a key in the environment variable"),
+        (
+            ["--host", "127..0.0.1", "--no_api_key"],
+            "--host 127..0.0.1 is not a name or an address of this machine (it is not a name of a machine); give",
+        ),
         (["--host", "no.such.host.invalid", "--no_api_key"], "--host no.such.host.invalid is not a name or an address"),
         (["--host", "192.0.2.1", "--api_key", "a"], "--host 192.0.2.1 is not an address of this machine"),
     ],
@@ -154,6 +158,45 @@ def test_without_the_extra_the_sentence_names_it(refuse: Refuse, monkeypatch: py
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "uvicorn" else find(name))
     assert refuse("runs/tiny") == "serve needs uvicorn, not installed here; run: pip install 'lightning-xt[serve]'"
+
+
+@pytest.mark.parametrize(("rows", "counts"), [(1, [1]), (4, [1, 4]), (6, [1, 4, 6])])
+def test_a_warm_up_decodes_one_row_several_and_all(
+    rows: int, counts: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine({"lm": (completer := make_completer())}, rows=rows)
+    engine.start()
+    found = []
+    complete = engine.complete
+    monkeypatch.setattr(
+        engine,
+        "complete",
+        lambda name, ids, options, on_event: (
+            found.append(options.num_return_sequences) or complete(name, ids, options, on_event)
+        ),
+    )
+    warm_up(engine, "lm", completer, rows)
+    engine.close()
+    assert found == counts
+
+
+def test_a_warm_up_translates_sources_of_two_lengths_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    translator = make_translator()
+    monkeypatch.setattr(translator, "tokenize_source", lambda text: ([3] * len(text), None))
+    engine = Engine({"pairs": translator}, rows=6)
+    engine.start()
+    found = []
+    translate = engine.translate
+    monkeypatch.setattr(
+        engine,
+        "translate",
+        lambda name, text, options, on_event: (
+            found.append((text, options.num_return_sequences)) or translate(name, text, options, on_event)
+        ),
+    )
+    warm_up(engine, "pairs", translator, 6)
+    engine.close()
+    assert found == [("a", 1), ("a", 2), ("a a a", 2), ("a", 3), ("a a a", 3)]
 
 
 def test_a_model_that_fails_at_its_first_tokens_is_not_served() -> None:

@@ -180,7 +180,11 @@ class CallCache:
             self.running[name][rows] = state
         for name, context in other.fixed.items():
             mine = self.fixed.get(name)
-            self.fixed[name] = context.spread(batch, rows) if mine is None else mine.overwrite(rows, context)
+            if len(rows) == batch:
+                # No wider than the new contexts, whatever was there.
+                self.fixed[name] = context.select(rows.argsort(), batch)
+            else:
+                self.fixed[name] = context.spread(batch, rows) if mine is None else mine.overwrite(rows, context)
         for name, branch in other._branches.items():
             self.branch(name).overwrite(rows, branch)
 

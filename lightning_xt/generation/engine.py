@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from lightning_xt.core.extent import check_lengths
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.generation.batching.row_inputs import select_row
 from lightning_xt.generation.batching.row_state import pad_rows
@@ -18,6 +19,7 @@ from lightning_xt.generation.filters.top_p import TopP
 from lightning_xt.generation.methods.base import Method
 from lightning_xt.generation.methods.sample import Sample
 from lightning_xt.generation.protocol import Autoregressive
+from lightning_xt.generation.request_checks import check_rows
 from lightning_xt.generation.requests import GeneratedToken, Request, Result, SamplingParams
 from lightning_xt.system.option_checks import refuse_unknown
 
@@ -145,13 +147,15 @@ def make_requests(
     seed: int = 0,
     inputs: Inputs | None = None,
 ) -> list[Request]:
-    """Make each row's request from arguments of `generate`; ValueError without rows, or if a length is too large."""
+    """Make each row's request from arguments of `generate`; ValueError without rows, or for invalid lengths."""
+    check_rows("prompt", prompt)
     rows, width = prompt.shape
     if rows == 0:
         raise ValueError("the prompt has no rows; give at least one")
-    if lengths is not None and bool((lengths > width).any()):
+    if isinstance(lengths, Tensor) and bool((lengths > width).any()):
         raise ValueError(f"lengths says {int(lengths.max())} tokens, but the rows of the prompt have {width}")
-    kept = [width] * rows if lengths is None else [max(0, n) for n in lengths.tolist()]
+    check_lengths(lengths, rows, width)
+    kept = [width] * rows if lengths is None else lengths.tolist()
     return [
         Request(
             prompt=prompt[row, :n], max_new_tokens=max_new_tokens, seed=seed + row, inputs=select_row(inputs, row, n)

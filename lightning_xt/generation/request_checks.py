@@ -41,3 +41,12 @@ def _check_request(model: Autoregressive, request: Request) -> None:
             f"positions reach only {limit} (max_length); shorten the prompt or ask for at most {max(0, limit - n)} "
             "tokens, because a window cannot slide over learned positions"
         )
+
+
+def check_rows(name: str, tokens: object) -> None:
+    """Raise a ValueError for ids that are not rows of tokens, and a TypeError for others than a tensor."""
+    if not isinstance(tokens, torch.Tensor):
+        raise TypeError(f"{name} is of type {type(tokens).__name__}; it must be a tensor of ids, (rows, tokens)")
+    if tokens.dim() != 2:
+        way = f"; use {name}[None]" if tokens.dim() == 1 else ""
+        raise ValueError(f"{name} has shape {tuple(tokens.shape)}; it must be (rows, tokens){way}")

@@ -24,6 +24,7 @@ class Request:
         seed: start of its random numbers. Its tokens depend on no other request of the call.
         inputs: model inputs besides tokens, for one row.
         source: source ids that the context of `inputs` encodes, from the first; padding may follow. None = none.
+        after: last id of the text that the completion continues. None = the completion begins a text.
     """
 
     prompt: Int[Tensor, " n"]
@@ -31,6 +32,7 @@ class Request:
     seed: int = 0
     inputs: Inputs | None = None
     source: Int[Tensor, " m"] | None = None
+    after: int | None = None
 
     @property
     def num_soft_tokens(self) -> int:

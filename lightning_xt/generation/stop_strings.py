@@ -9,8 +9,9 @@ class TailStop:
     """Condition that ends a hypothesis.
 
     Args:
-        tokens: most tokens to look at.
-        met: called with the last generated tokens of a hypothesis, newest last; True ends it.
+        tokens: most generated tokens to look at.
+        met: called with the token before them, which may be the last of the prompt, and the last generated tokens of a
+            hypothesis, newest last; True ends it.
     """
 
     tokens: int

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from lightning_xt.generation.models.prefix_reuse import PrefixReuse
-from lightning_xt.inference.detokenizer import TextPiece
+from lightning_xt.inference.detokenizer import TextPiece, decode_after
 from lightning_xt.inference.generation_options import GenerationOptions
 from lightning_xt.inference.text_completer import TextCompleter
 
@@ -83,7 +83,7 @@ class Conversation:
         session = self._completer.open_session(options)
         request = self._completer.build_request(self._ids, session.options)
         self.model.expect(self._ids)
-        detokenizer, before, user_text = session.new_detokenizer(), self._ids, turn.text
+        detokenizer, before, user_text = session.new_detokenizer(request.after), self._ids, turn.text
         ids: list[int] = []
         try:
             with closing(session.stream_tokens([request])) as tokens:
@@ -94,14 +94,24 @@ class Conversation:
                     yield from self._append(turn, detokenizer.push(each.token, each.log_prob))
             yield from self._append(turn, detokenizer.finish())
         finally:
-            self._ids = [*before, *self._cut_to_text(ids, turn.text.removeprefix(user_text))]
+            self._ids = [*before, *self._cut_to_text(ids, turn.text.removeprefix(user_text), request.after)]
 
-    def _cut_to_text(self, ids: list[int], text: str) -> list[int]:
+    def _cut_to_text(self, ids: list[int], text: str, after: int | None) -> list[int]:
         """Return the ids of the shown text: the generated ones, then a new encoding of the shown part of a token."""
         tokenizer = self._completer.tokenizer
-        whole = next(n for n in range(len(ids), -1, -1) if text.startswith(tokenizer.decode(ids[:n])))
-        rest = text.removeprefix(tokenizer.decode(ids[:whole]))
-        return [*ids[:whole], *(tokenizer.encode(rest) if rest else [])]
+
+        def decode(ids: list[int]) -> str:
+            return decode_after(tokenizer, ids, after)
+
+        shown = next(n for n in range(len(ids), -1, -1) if text.startswith(decode(ids[:n])))
+        # Some tokenizers put a space before all that they encode, and one may be the last shown token.
+        for n in range(shown, max(-1, shown - 2), -1):
+            rest = text.removeprefix(decode(ids[:n]))
+            for part in (rest, rest.removeprefix(" ")):
+                found = [*ids[:n], *(tokenizer.encode(part) if part else [])]
+                if decode(found) == text:
+                    return found
+        return [*ids[:shown], *tokenizer.encode(text.removeprefix(decode(ids[:shown])))]
 
     def _append(self, turn: Turn, pieces: list[TextPiece]) -> Generator[TextPiece, None, None]:
         for piece in pieces:

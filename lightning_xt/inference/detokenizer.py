@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lightning_xt.data.tokenizers.base import Tokenizer
+from lightning_xt.data.tokenizers.base import TextStream, Tokenizer
 from lightning_xt.generation.stop_strings import StopStrings
 
 
@@ -25,11 +25,12 @@ class TextPiece:
 class IncrementalDetokenizer:
     """Text of one sequence while its ids are generated, until a stop string begins.
 
-    The token `end`, if there is one, ends a sequence and has no text.
+    The token `end`, if there is one, ends a sequence and has no text. The text continues that of the id `after`: some
+    tokenizers write the first id of a text without its space. None = it begins a text.
     """
 
-    def __init__(self, tokenizer: Tokenizer, end: int | None, stops: Sequence[str]) -> None:
-        self._stream, self._stops = tokenizer.stream(), StopStrings(stops)
+    def __init__(self, tokenizer: Tokenizer, end: int | None, stops: Sequence[str], after: int | None = None) -> None:
+        self._stream, self._stops = stream_after(tokenizer, after), StopStrings(stops)
         self._end = end
         self._held: deque[TextPiece] = deque()
         """Pieces that may still be the beginning of a stop string."""
@@ -70,3 +71,17 @@ class IncrementalDetokenizer:
                 self._held.appendleft(TextPiece(rest, piece.log_prob))
             left -= len(text)
         return pieces
+
+
+def stream_after(tokenizer: Tokenizer, after: int | None) -> TextStream:
+    """Return an incremental decoder of the ids that follow an id; None = of a text from its beginning."""
+    stream = tokenizer.stream()
+    if after is not None:
+        stream.push(after)
+    return stream
+
+
+def decode_after(tokenizer: Tokenizer, ids: Sequence[int], after: int | None) -> str:
+    """Decode the ids that follow an id; None = a text from its beginning."""
+    stream = stream_after(tokenizer, after)
+    return "".join(map(stream.push, ids)) + stream.finish()

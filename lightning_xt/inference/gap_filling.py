@@ -109,4 +109,4 @@ class GapFiller:
         return {"id": prompt["id"], "prompt": prompt["prompt"], "text": self.tokenizer.decode(filled), "gaps": gaps}
 
     def _describe(self, token: int, probability: float) -> dict[str, Any]:
-        return {"text": self.tokenizer.decode([token]), "token": token, "probability": float(f"{probability:.4g}")}
+        return {"text": self.tokenizer.spell(token), "token": token, "probability": float(f"{probability:.4g}")}

@@ -80,7 +80,7 @@ class GenerationOptions:
             )
 
     def resolve(self, *, temperature: float, max_new_tokens: int | None = None) -> "GenerationOptions":
-        """Replace unset options by defaults; ValueError if several sequences would all be the same."""
+        """Replace unset options by defaults; ValueError for options that would change nothing at temperature 0."""
         resolved = replace(
             self,
             max_new_tokens=max_new_tokens if self.max_new_tokens is None else self.max_new_tokens,
@@ -91,6 +91,14 @@ class GenerationOptions:
                 f"sampling: num_return_sequences is {resolved.num_return_sequences}, but at temperature 0 all would "
                 "be the same; set a temperature above 0, or a method that ranks sequences, such as BeamSearch"
             )
+        if self.temperature is None and temperature == 0 and isinstance(self.build_method(), Sample):
+            # Values that keep all tokens, or the most likely one alone, mean the same at every temperature.
+            for name, idle in (("top_k", (None, 1)), ("top_p", (None, 1)), ("min_p", (None, 0))):
+                if (value := getattr(self, name)) not in idle:
+                    raise ValueError(
+                        f"sampling: {name} is {value}, but without a temperature the most likely token is always "
+                        f"taken; set a temperature above 0, or omit {name}"
+                    )
         return resolved
 
     def require_single(self, doing: str) -> "GenerationOptions":

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from lightning_xt.core.extent import check_lengths
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.data.prompt_files import Prompt
 from lightning_xt.data.tokenizers.base import Tokenizer
@@ -16,6 +17,7 @@ from lightning_xt.generation.batching.row_state import pad_rows
 from lightning_xt.generation.engine import make_requests
 from lightning_xt.generation.noise import derive_seed
 from lightning_xt.generation.protocol import Autoregressive
+from lightning_xt.generation.request_checks import check_rows
 from lightning_xt.generation.requests import Request
 from lightning_xt.inference.detokenizer import TextPiece
 from lightning_xt.inference.generation_options import GenerationOptions
@@ -89,7 +91,8 @@ class TextCompleter(TextGenerator):
         limit = options.max_new_tokens or MAX_NEW_TOKENS
         seed = derive_seed(options.seed, self.tokenizer.decode(ids), repeat)
         inputs = self._make_inputs(torch.tensor([len(ids)], device=self.device))
-        return Request(prompt=tokens, max_new_tokens=limit, seed=seed, inputs=inputs)
+        after = ids[-1] if ids else None
+        return Request(prompt=tokens, max_new_tokens=limit, seed=seed, inputs=inputs, after=after)
 
     def decode(
         self, prompt: Int[Tensor, "b n"], lengths: Int[Tensor, " b"] | None, options: GenerationOptions
@@ -101,10 +104,15 @@ class TextCompleter(TextGenerator):
             lengths: tokens of each row without padding. None = all.
             options: generation options.
         """
+        check_rows("prompt", prompt)
+        if not isinstance(lengths, Tensor):
+            check_lengths(lengths, *prompt.shape)
         limit, tokenizer = options.max_new_tokens or MAX_NEW_TOKENS, self.tokenizer
         whole = torch.full((len(prompt),), prompt.shape[1], device=prompt.device) if lengths is None else lengths
         inputs = self._make_inputs(whole.to(prompt.device))
         requests = make_requests(prompt, limit, lengths=lengths, seed=options.seed, inputs=inputs)
+        if options.stop:
+            requests = [replace(each, after=int(each.prompt[-1])) if len(each.prompt) else each for each in requests]
         results = self.open_session(options.widen(len(prompt))).generate(requests)
         return pad_rows([each[0].tokens for each in results], prompt.device, tokenizer.pad or 0)
 

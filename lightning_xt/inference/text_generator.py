@@ -1,7 +1,6 @@
 """Texts in, completions out: the base of completion and translation."""
 
 from abc import ABC, abstractmethod
-from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -125,17 +124,18 @@ class GenerationSession:
 
     def stream_tokens(self, requests: Sequence[Request]) -> Generator[GeneratedToken, None, None]:
         """Yield tokens once certain; ValueError by the call for an invalid request, later for too little memory."""
-        return self._report(requests, self.method(self.model, requests, self.make_params()))
+        params = self.make_params(lambda number: requests[number].after)
+        return self._report(requests, self.method(self.model, requests, params))
 
-    def make_params(self) -> SamplingParams:
-        """Make the sampling parameters, with stop strings of texts that begin with their requests."""
+    def make_params(self, find_after: Callable[[int], int | None]) -> SamplingParams:
+        """Make the sampling parameters; `find_after` returns the id before the completion of a request's number."""
         control = [each for each in (self.tokenizer.pad, self.tokenizer.start) if each is not None]
         known = self.tokenizer.vocab_size == self.model.vocab_size
         return self.options.build_params(
             banned=self.tokenizer.unused if known else (),
             end=self.end,
             control=control,
-            stop=self._make_stop(),
+            stop=self._make_stop(find_after),
             tail_stop=self._make_tail_stop(),
         )
 
@@ -157,10 +157,11 @@ class GenerationSession:
 
     def stream_text(self, request: Request) -> Generator[TextPiece, None, None]:
         """Yield the text of the best completion once it is certain; an invalid request is refused by the call."""
-        return self._detokenize(self.stream_tokens([request]))
+        return self._detokenize(self.stream_tokens([request]), self.new_detokenizer(request.after))
 
-    def _detokenize(self, tokens: Generator[GeneratedToken, None, None]) -> Generator[TextPiece, None, None]:
-        detokenizer = self.new_detokenizer()
+    def _detokenize(
+        self, tokens: Generator[GeneratedToken, None, None], detokenizer: IncrementalDetokenizer
+    ) -> Generator[TextPiece, None, None]:
         with closing(tokens):
             for each in tokens:
                 if each.sequence == 0:
@@ -172,11 +173,12 @@ class GenerationSession:
 
         With stop strings, ranked completions of one text are one: their stop strings have different tokens.
         """
-        return [self.make_completions(results) for results in self.generate(requests)]
+        found = zip(self.generate(requests), requests, strict=True)
+        return [self.make_completions(results, request.after) for results, request in found]
 
-    def make_completions(self, results: Sequence[Result]) -> list[Completion]:
+    def make_completions(self, results: Sequence[Result], after: int | None) -> list[Completion]:
         """Detokenize the sequences of one request; ranked ones of one text become one if there are stop strings."""
-        completed = [self._make_completion(result) for result in results]
+        completed = [self._make_completion(result, after) for result in results]
         if not self.options.stop or not self.method.ranked:
             return completed
         return list({each.text: each for each in reversed(completed)}.values())[::-1]
@@ -188,8 +190,8 @@ class GenerationSession:
         found = collect_results(self.stream_tokens(copied), len(copied))
         return [list(chain(*found[first : first + copies])) for first in range(0, len(found), copies)]
 
-    def _make_completion(self, result: Result) -> Completion:
-        detokenizer, used = self.new_detokenizer(), 0
+    def _make_completion(self, result: Result, after: int | None) -> Completion:
+        detokenizer, used = self.new_detokenizer(after), 0
         pieces: list[TextPiece] = []
         # Your own method may ignore stop strings.
         while used < len(result.tokens) and not detokenizer.stopped:
@@ -198,17 +200,19 @@ class GenerationSession:
         pieces += detokenizer.finish()
         return Completion(pieces, result.score, result.tokens[:used], result.log_probs[:used])
 
-    def new_detokenizer(self) -> IncrementalDetokenizer:
-        """Make a detokenizer of one sequence."""
-        return IncrementalDetokenizer(self.tokenizer, self.end, self.options.stop)
+    def new_detokenizer(self, after: int | None) -> IncrementalDetokenizer:
+        """Make a detokenizer of one sequence that continues the text of an id. None = it begins a text."""
+        return IncrementalDetokenizer(self.tokenizer, self.end, self.options.stop, after)
 
-    def _make_stop(self) -> Any:
+    def _make_stop(self, find_after: Callable[[int], int | None]) -> Any:
         """Make the callback that ends a sequence at a stop string."""
         if not self.options.stop or self.method.ranked:
             return None
-        detokenizers: dict[int, IncrementalDetokenizer] = defaultdict(self.new_detokenizer)
+        detokenizers: dict[int, IncrementalDetokenizer] = {}
 
         def stop(request: int, token: int) -> bool:
+            if request not in detokenizers:
+                detokenizers[request] = self.new_detokenizer(find_after(request))
             detokenizers[request].push(token)
             return detokenizers[request].stopped
 
@@ -220,8 +224,8 @@ class GenerationSession:
             return None
 
         def meets_stop(tokens: Sequence[int]) -> bool:
-            detokenizer = self.new_detokenizer()
-            for token in tokens:
+            detokenizer = self.new_detokenizer(tokens[0])
+            for token in tokens[1:]:
                 detokenizer.push(token)
             return detokenizer.stopped
 

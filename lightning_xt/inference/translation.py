@@ -15,6 +15,7 @@ from lightning_xt.data.tokenizers.base import Tokenizer
 from lightning_xt.generation.batching.row_state import pad_rows
 from lightning_xt.generation.eval_mode import eval_mode
 from lightning_xt.generation.noise import derive_seed
+from lightning_xt.generation.request_checks import check_rows
 from lightning_xt.generation.requests import Request
 from lightning_xt.inference.detokenizer import TextPiece
 from lightning_xt.inference.generation_options import GenerationOptions
@@ -89,7 +90,14 @@ class Translator(TextGenerator):
             options: generation options; greedy unless they have a temperature.
             seeds: seed of each row. None = row r samples with seed + r.
         """
+        check_rows("src", src)
         self.check(src, src_mask)
+        if starts is not None:
+            check_rows("start_tokens", starts)
+            if len(starts) != len(src):
+                raise ValueError(
+                    f"start_tokens has {len(starts)} rows, but there are {len(src)} sources; give one row for each"
+                )
         starts = self._make_starts(src) if starts is None else starts.to(src.device)
         # Memory that holds the sources' rows at once holds their targets too.
         options = replace(options, max_new_tokens=max_new_tokens).widen(len(src))
@@ -116,7 +124,7 @@ class Translator(TextGenerator):
         return self.tokenize_source(text)[1]
 
     def complete_as_dicts(self, sources: Sequence[Source], options: GenerationOptions) -> list[dict[str, Any]]:
-        """Return each source's translation with its score, the log-probability in nats.
+        """Return each source's translation with its score: the log-probability in nats, or the method's rank.
 
         A source that is unreadable or empty gets an empty translation; the others do not depend on it.
         """

@@ -8,7 +8,13 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
-from lightning_xt.inference.serving.events import EngineClosedError, LengthError, QueueFullError, StepError
+from lightning_xt.inference.serving.events import (
+    EngineClosedError,
+    EngineFailedError,
+    LengthError,
+    QueueFullError,
+    StepError,
+)
 from lightning_xt.server.field_errors import explain_fields
 from lightning_xt.system.messages import find_own_sentence, make_visible
 
@@ -23,6 +29,8 @@ NO_RETRY = {"x-should-retry": "false"}
 LONGEST_PATH = 100
 """Most characters of a path that a sentence quotes."""
 STOPPING = "the server is stopping and takes no new requests; try again when it runs again"
+
+FAILED = "the server's engine has failed and answers no more requests; its log has the reason, and it must be restarted"
 
 
 class ApiError(Exception):
@@ -74,7 +82,7 @@ def answer_refusal(error: Exception) -> ApiError:
         message = str(error) or "too many requests wait already; try again later"
         return ApiError(429, message, code="queue_full", headers={"Retry-After": str(RETRY_AFTER)})
     if isinstance(error, EngineClosedError):
-        return ApiError(503, STOPPING, code="stopping", headers={"Retry-After": str(RETRY_AFTER)})
+        return _answer_end(error)
     if isinstance(error, LengthError):
         return ApiError(400, str(error), param=error.field, code="context_length_exceeded")
     if sentence := find_own_sentence(error):
@@ -85,8 +93,15 @@ def answer_refusal(error: Exception) -> ApiError:
 def answer_failure(error: Exception) -> ApiError:
     """Return the answer for an exception that ended a job after the engine took it."""
     if isinstance(error, EngineClosedError):
-        return ApiError(503, STOPPING, code="stopping", headers={"Retry-After": str(RETRY_AFTER)})
+        return _answer_end(error)
     return ApiError(500, str(error), headers=NO_RETRY) if isinstance(error, StepError) else answer_fault(error)
+
+
+def _answer_end(error: EngineClosedError) -> ApiError:
+    """Return the answer for the end of the engine, wanted or not."""
+    if isinstance(error, EngineFailedError):
+        return ApiError(500, FAILED, code="engine_failed", headers=NO_RETRY)
+    return ApiError(503, STOPPING, code="stopping", headers={"Retry-After": str(RETRY_AFTER)})
 
 
 def answer_fault(error: Exception) -> ApiError:

@@ -27,6 +27,7 @@ class ServedModel:
         max_length: most tokens of a prompt and its completion. None = any number.
         template: text of conversations.
         alignment: True for an encoder-decoder that can align its translations to their sources.
+        compiled: True if its decode steps are compiled, again for each window.
         created: time at which it was loaded, in seconds since 1970.
     """
 
@@ -35,6 +36,7 @@ class ServedModel:
     max_length: int | None = None
     template: ChatTemplate = field(default_factory=ChatTemplate)
     alignment: bool = False
+    compiled: bool = False
     created: int = field(default_factory=lambda: int(time.time()))
     _token_texts: dict[int, str] = field(default_factory=dict, repr=False)
 

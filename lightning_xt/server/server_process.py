@@ -27,10 +27,12 @@ def bind_socket(host: str, port: int) -> socket.socket:
     """Take a port, without accepting connections yet; ValueError if it is in use, or not available."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    except socket.gaierror as error:
+    except (socket.gaierror, UnicodeError) as error:
+        # A name with an empty or a long part cannot be encoded.
+        reason = getattr(error, "strerror", None) or "it is not a name of a machine"
         raise ValueError(
-            f"--host {host} is not a name or an address of this machine ({error.strerror}); give 127.0.0.1 for this "
-            "machine only, or 0.0.0.0 for every network"
+            f"--host {host} is not a name or an address of this machine ({reason}); give 127.0.0.1 for this machine "
+            "only, or 0.0.0.0 for every network"
         ) from error
     listener = socket.socket(family, kind, protocol)
     try:

@@ -570,3 +570,15 @@ def test_tensors_that_steps_write_or_read_are_marked_as_staying() -> None:
     assert not any(hasattr(t, "_dynamo_static_input_type") for t in cache[0]._buffers.values())
     cache.mark_for_compiler()
     assert all(hasattr(t, "_dynamo_static_input_type") for t in cache[0]._buffers.values())
+
+
+def test_contexts_of_rows_that_are_all_overwritten_have_the_width_of_the_new_ones() -> None:
+    cache, other = Cache(2, 9, calls=1), Cache(2, 9, calls=1)
+    for each, width in ((cache, 7), (other, 3)):
+        vectors = torch.arange(2.0)[:, None, None] + torch.zeros(2, width, 4)
+        each[0].fixed["context"] = FixedContext(vectors, vectors, None)
+        feed(each, tokens(2, 0, 3))
+    cache.overwrite(torch.tensor([1, 0]), other)
+    found = cache[0].fixed["context"]
+    assert found.keys.shape == (2, 3, 4) and found.mask is None
+    assert found.keys[:, 0, 0].tolist() == [1, 0], "row 0 of the other cache is row 1 here"

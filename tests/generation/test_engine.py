@@ -255,6 +255,18 @@ LIMITED = partial(decoder, embeddings=[partial(LearnedPositions, max_length=8)])
         ([[1, 2]], 0, {}, "generation has max_new_tokens 0, which must be at least 1"),
         ([[]], 3, {}, "the prompt is empty; give at least one token to start from"),
         ([[1, 2]], 3, {"lengths": [0]}, "the prompt is empty; give at least one token to start from"),
+        (
+            [[1, 2]],
+            3,
+            {"lengths": [1, 2]},
+            "lengths is [1, 2], but 1 rows of 2 tokens were given; it must be a tensor of",
+        ),
+        (
+            [[1, 2], [3, 4]],
+            3,
+            {"lengths": [1]},
+            "lengths is [1], but 2 rows of 2 tokens were given; it must be a tensor",
+        ),
         ([[1, 2]], 3, {"lengths": [3]}, "lengths says 3 tokens, but the rows of the prompt have 2"),
         ([[1, 11]], 3, {}, "the prompt has token 11, outside the vocabulary of 0 to 10"),
         ([[-4, 1]], 3, {}, "the prompt has token -4, outside the vocabulary of 0 to 10"),
@@ -281,6 +293,18 @@ def test_refuses_before_anything_is_drawn(
     for ask in (generate, stream_rows):
         with pytest.raises(ValueError, match=re.escape(message)):
             ask(LIMITED(), torch.tensor(prompt, dtype=torch.long), seq_len, **options)
+
+
+@pytest.mark.usefixtures("no_shape_checks")
+def test_ids_that_are_not_rows_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"^prompt has shape \(3,\); it must be \(rows, tokens\); use prompt\[None\]$"):
+        generate(decoder(), torch.tensor([1, 2, 3]), 2)
+    with pytest.raises(ValueError, match=r"^prompt has shape \(1, 1, 3\); it must be \(rows, tokens\)$"):
+        generate(decoder(), torch.ones(1, 1, 3, dtype=torch.long), 2)
+    with pytest.raises(TypeError, match=r"^prompt is of type list; it must be a tensor of ids, \(rows, tokens\)$"):
+        generate(decoder(), [[1, 2, 3]], 2)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"^lengths is \[3\], but 1 rows of 3 tokens were given"):
+        generate(decoder(), torch.ones(1, 3, dtype=torch.long), 2, lengths=[3])  # type: ignore[arg-type]
 
 
 def test_a_soft_prefix_counts_towards_the_positions() -> None:

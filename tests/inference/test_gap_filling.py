@@ -4,11 +4,13 @@ from functools import partial
 
 import pytest
 import torch
+from made_tokenizers import content
 
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.data.prompt_files import number_prompts
 from lightning_xt.data.tokenizers.bytes import Bytes
 from lightning_xt.data.tokenizers.special_bytes import SpecialBytes
+from lightning_xt.data.tokenizers.tokenizer_file import TokenizerFile
 from lightning_xt.inference.gap_filling import GapFiller
 from lightning_xt.models.encoder import Encoder
 from lightning_xt.models.encoder_with_head import EncoderWithHead
@@ -58,6 +60,14 @@ def test_special_ids_fill_no_gap():
     assert not tokens & {tokenizer.pad, tokenizer.start, tokenizer.end}
     assert result["text"].startswith("a")
     assert sum(each["probability"] for each in result["gaps"][0]) == pytest.approx(1, rel=1e-2)
+
+
+def test_tokens_are_spelled_as_in_the_middle_of_a_text():
+    tokenizer = TokenizerFile(model=content("bert"))
+    (result,) = build(tokenizer).fill(number_prompts(["the [MASK] sat"]), candidates=tokenizer.vocab_size)
+    found = {each["token"]: each["text"] for each in result["gaps"][0]}
+    assert found[tokenizer.encode("cat")[0]] == " cat"
+    assert not any(each.startswith("##") for each in found.values())
 
 
 def test_the_mode_of_the_model_is_restored():

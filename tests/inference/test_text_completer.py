@@ -2,17 +2,20 @@
 
 import json
 import math
+from dataclasses import replace
 from functools import partial
 from itertools import combinations
 
 import pytest
 import torch
+from made_tokenizers import MADE, content
 
 from lightning_xt.core.cache import Cache
 from lightning_xt.data.prompt_files import Prompt, number_prompts
 from lightning_xt.data.tokenizers.bpe import BPE
 from lightning_xt.data.tokenizers.bytes import Bytes
 from lightning_xt.data.tokenizers.special_bytes import SpecialBytes
+from lightning_xt.data.tokenizers.tokenizer_file import TokenizerFile
 from lightning_xt.generation.engine import run_requests
 from lightning_xt.generation.filters.banned import Banned
 from lightning_xt.generation.filters.forced import Forced
@@ -284,6 +287,48 @@ def test_a_token_that_a_stop_string_cuts_is_read_as_its_first_part():
     assert tokenizer.decode(conversation._ids[len(opening) :]) == "dog and th"
 
 
+def begin(kind):
+    """Return a completer, and ids of " sat on the mat" after other text."""
+    tokenizer = TokenizerFile(model=content(kind))
+    torch.manual_seed(1)
+    decoder = Decoder(tokenizer.vocab_size, dim=8, depth=1, attention=ATTENTION)
+    # Most put the space there by themselves.
+    rest = tokenizer.encode(" sat on the mat" if kind in ("gpt2", "llama3") else "sat on the mat")
+    return TextCompleter(decoder, tokenizer, DEVICE), rest
+
+
+@pytest.mark.parametrize("kind", MADE)
+def test_a_completion_continues_the_text_of_its_prompt(kind):
+    """Tokenizers write the first id of a text without its space, or mark that it continues another."""
+    completer, rest = begin(kind)
+    forced = GenerationOptions(max_new_tokens=len(rest), filters=[partial(Forced, rest)])
+    (found,) = completer.complete_as_dicts(prompts("the cat"), forced)
+    assert found["prompt"] + found["text"] == "the cat sat on the mat"
+    assert "".join(piece.text for piece in completer.stream_text("the cat", forced)) == "the cat sat on the mat"
+    conversation = Conversation(completer, forced)
+    list(conversation.reply("the cat"))
+    assert conversation.text == "the cat sat on the mat"
+    assert conversation._ids == completer.tokenizer.encode_prompt("the cat") + rest
+
+
+@pytest.mark.parametrize("method", [None, partial(BeamSearch, beams=2)])
+@pytest.mark.parametrize("kind", MADE)
+def test_a_stop_string_begins_with_the_space_of_the_first_token(kind, method):
+    completer, rest = begin(kind)
+    options = GenerationOptions(
+        max_new_tokens=len(rest), filters=[partial(Forced, rest)], method=method, stop=[" sat"], log_probs=True
+    )
+    (found,) = completer.complete_as_dicts(prompts("the cat"), options)
+    assert found["text"] == "" and len(found["tokens"]) < len(rest)
+    ids = torch.tensor([completer.tokenizer.encode_prompt("the cat")])
+    assert completer.decode(ids, None, options).tolist() == [found["tokens"]]
+    conversation = Conversation(completer, replace(options, stop=["at o"]))
+    list(conversation.reply("the cat"))
+    assert conversation.text == "the cat s"
+    known = completer.tokenizer.decode(completer.tokenizer.encode("s"))
+    assert completer.tokenizer.decode(conversation._ids) == f"the cat {known}"
+
+
 @pytest.mark.parametrize("method", [partial(BeamSearch, beams=3), partial(StochasticBeamSearch, beams=3)])
 def test_beams_that_end_at_once_leave_nothing_behind(decoder, method):
     """Beams that end at once run no forward after the prompt, and leave nothing in the cache."""
@@ -462,3 +507,14 @@ def test_cases_d5_draws_depend_on_no_order_and_no_batch(uniform):
     streamed = [list(uniform.stream_text("a", GenerationOptions(max_new_tokens=12), repeat)) for repeat in range(3)]
     texts = ["".join(piece.text for piece in pieces) for pieces in streamed]
     assert texts == ["a" + found[n][0] for n in (0, 2, 4)]
+
+
+@pytest.mark.usefixtures("no_shape_checks")
+def test_lengths_and_prompts_of_other_forms_are_refused(completer):
+    ids, options = torch.ones(2, 3, dtype=torch.long), GenerationOptions(max_new_tokens=2)
+    with pytest.raises(
+        ValueError, match=r"^lengths is \[3, 3\], but 2 rows of 3 tokens were given; it must be a tensor"
+    ):
+        completer.decode(ids, [3, 3], options)
+    with pytest.raises(ValueError, match=r"^prompt has shape \(3,\); it must be \(rows, tokens\); use prompt\[None\]"):
+        completer.decode(ids[0], None, options)

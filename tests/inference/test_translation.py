@@ -110,11 +110,24 @@ def test_a_temperature_draws(model):
         ({"src": -SRC}, "a source has token -10, outside the vocabulary of 0 to 10"),
         ({"src": SRC, "start_tokens": torch.full((3, 1), 7)}, "has token 7, outside the vocabulary of 0 to 6"),
         ({"src": SRC, "start_tokens": torch.ones(3, 0, dtype=torch.long)}, "the prompt is empty"),
+        ({"src": SRC[0]}, r"^src has shape \(\d+,\); it must be \(rows, tokens\); use src\[None\]$"),
+        (
+            {"src": SRC, "start_tokens": torch.tensor([1])},
+            r"^start_tokens has shape \(1,\); it must be \(rows, tokens\)",
+        ),
+        ({"src": SRC, "start_tokens": torch.ones(1, 1, dtype=torch.long)}, "has 1 rows, but there are 3 sources; give"),
+        ({"src": SRC, "top_p": 0.9}, "top_p is 0.9, but without a temperature the most likely token is always taken"),
+        ({"src": SRC, "top_k": 2}, "top_k is 2, but without a temperature"),
+        (
+            {"src": SRC, "min_p": 0.1},
+            "min_p is 0.1, but without a temperature .*; set a temperature above 0, or omit min_p",
+        ),
         ({"src": SRC, "max_new_tokens": 0}, "sampling has max_new_tokens 0, which must be at least 1"),
         ({"src": SRC, "temperature": -1.0}, "sampling has temperature -1.0, which must be at least 0 and below inf"),
     ],
     ids=lambda value: None if isinstance(value, dict) else value[:24],
 )
+@pytest.mark.usefixtures("no_shape_checks")
 def test_what_cannot_be_decoded(model, arguments, said):
     with pytest.raises(ValueError, match=said):
         model.generate(**arguments)
@@ -388,3 +401,9 @@ def test_cases_d18_python_returns_one_sequence_or_refuses(model):
             ValueError, match=r"returns one sequence of each prompt or source, but 3 are requested \(num"
         ):
             call(num_return_sequences=3, temperature=1.0)
+
+
+def test_options_of_sampling_that_keep_the_most_likely_token_need_no_temperature(model):
+    greedy = model.generate(SRC, src_mask=MASK, max_new_tokens=5)
+    for options in ({"top_p": 1.0}, {"top_k": 1}, {"min_p": 0.0}, {"top_p": 0.9, "temperature": 0}):
+        assert torch.equal(model.generate(SRC, src_mask=MASK, max_new_tokens=5, **options), greedy)

@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 from scripted_engine import ScriptedEngine, make_language_model, make_server
 
-from lightning_xt.inference.serving.events import EngineClosedError, QueueFullError, StepError
+from lightning_xt.inference.serving.events import EngineClosedError, EngineFailedError, QueueFullError, StepError
 from lightning_xt.inference.serving.job import Job
 from lightning_xt.server.bodies.chat_body import ChatBody
 from lightning_xt.server.bodies.completion_body import CompletionBody
@@ -211,6 +211,12 @@ def test_an_answer_that_would_take_too_much_memory_is_refused(body: Any, tokens:
     )
     assert server.context.engine.calls == []
     assert server.post("/v1/completions", {"prompt": "a", "n": 128, "max_tokens": 4096}).status_code == 200
+    wide = make_server(max_tokens=8192)
+    error = read_error(wide.post("/v1/completions", {"prompt": "a", "n": 128, "max_tokens": 8192}), 400)
+    assert error["message"] == (
+        "the completions may have 1048576 tokens, but those of an answer may have 1000000; lower n or max_tokens, or "
+        "send several requests"
+    )
 
 
 @pytest.mark.parametrize(("path", "method", "status"), [("/nope", "GET", 404), ("/v1/completions", "GET", 405)])
@@ -232,6 +238,37 @@ def test_an_engine_that_ends_is_503() -> None:
     assert read_error(server.post("/v1/completions", {"prompt": "a"}), 503)["code"] == "stopping"
     server = make_server(ScriptedEngine(error=EngineClosedError("")))
     assert read_error(server.post("/v1/completions", {"prompt": "a"}), 503)["code"] == "stopping"
+
+
+@pytest.mark.parametrize("when", ["refusal", "error"])
+def test_an_engine_that_has_failed_is_500(when: str) -> None:
+    found = make_server(ScriptedEngine(**{when: EngineFailedError("")})).post("/v1/completions", {"prompt": "a"})
+    error = read_error(found, 500)
+    assert error["code"] == "engine_failed" and found.headers["x-should-retry"] == "false"
+    assert error["message"].startswith("the server's engine has failed and answers no more requests")
+
+
+def test_a_request_of_more_sequences_than_may_ever_wait_is_400() -> None:
+    server = make_server(rows=1, max_waiting=2)
+    error = read_error(server.post("/v1/completions", {"prompt": ["a", "b"], "n": 2}), 400)
+    assert error["code"] == "too_many_sequences" and error["message"] == (
+        "the request has 4 sequences, but at most 3 may be decoded or wait here (--rows and --max_waiting); send "
+        "several requests"
+    )
+    scored = {"prompt": ["a"] * 4, "echo": True, "logprobs": 0, "max_tokens": 0}
+    assert read_error(server.post("/v1/completions", scored), 400)["code"] == "too_many_sequences"
+    assert server.post("/v1/completions", {**scored, "logprobs": None}).status_code == 200
+    assert server.post("/v1/completions", {"prompt": ["a"] * 3}).status_code == 200
+
+
+def test_a_window_of_compiled_steps_is_refused() -> None:
+    server = make_server(models=[make_language_model(compiled=True)])
+    error = read_error(server.post("/v1/completions", {"prompt": "a", "window": 5}), 400)
+    assert error["param"] == "window" and error["message"] == (
+        "window is 5, but this server compiles decode steps, which takes long for each window; omit it, or use a "
+        "server without --compile"
+    )
+    assert server.post("/v1/completions", {"prompt": "a"}).status_code == 200
 
 
 def test_an_unexpected_error_is_500_without_its_words(caplog: pytest.LogCaptureFixture) -> None:
@@ -280,11 +317,10 @@ class HastyEngine(ScriptedEngine):
         return job
 
 
-def test_an_answer_that_is_read_too_slowly_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_may_be_faster_than_its_requests_are_submitted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lightning_xt.server.jobs.job_group.MOST_PENDING", 3)
-    error = read_error(make_server(HastyEngine("fox")).post("/v1/completions", {"prompt": "a"}), 503)
-    assert error["code"] == "slow_client"
-    assert error["message"] == "the client reads the answer too slowly, so it was ended"
+    found = make_server(HastyEngine("fox")).post("/v1/completions", {"prompt": ["a", "b"]})
+    assert [each["text"] for each in found.json()["choices"]] == ["fox", "fox"]
 
 
 def test_an_answer_that_takes_too_long_is_503_and_its_job_is_cancelled() -> None:

@@ -9,6 +9,7 @@ from made_tokenizers import content, library
 from scripted_engine import ScriptedEngine, make_language_model, make_server
 
 from lightning_xt.data.chat.conversations import Conversations
+from lightning_xt.data.tokenizers.bytes import Bytes
 from lightning_xt.data.tokenizers.tokenizer_file import TokenizerFile
 from lightning_xt.inference.serving.events import JobEnd, SequenceEnd, TokenEvent
 from lightning_xt.inference.text_completer import TextCompleter
@@ -226,6 +227,40 @@ def test_a_conversation_is_encoded_as_in_training(tmp_path, monkeypatch) -> None
         assert not scored[0, len(prompt) - 2]
         ends.append(len(prompt))
     assert data.tokenizer.decode(tokens[0, ends[0] : ends[1]].tolist()).startswith(" the assistant's mat\nUser:")
+
+
+def test_an_answer_begins_a_text_and_a_last_message_of_the_assistant_is_continued() -> None:
+    server = make_server()
+    messages = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "you"}]
+    for number, content_, new_text in ((1, "you", True), (2, "you", False), (2, "", True)):
+        messages[1]["content"] = content_
+        server.post("/v1/chat/completions", {"messages": messages[:number]})
+        assert server.context.engine.calls[-1][3]["new_text"] is new_text
+    server.post("/v1/completions", {"prompt": "hi"})
+    assert server.context.engine.calls[-1][3]["new_text"] is False
+
+
+def test_places_of_tokens_count_the_space_of_the_first() -> None:
+    tokenizer = TokenizerFile(model=content("t5"))
+    completer = TextCompleter(Decoder(tokenizer.vocab_size, dim=16, depth=1), tokenizer, torch.device("cpu"))
+    cat, sat = (tokenizer.encode(text) for text in ("the cat", "the cat sat"))
+    rest = sat[len(cat) :]
+    events = [TokenEvent(0, token, -0.5, tokenizer.spell(token)) for token in rest]
+    engine = ScriptedEngine(events=[*events, SequenceEnd(0, "", "length"), JobEnd(len(cat), len(rest))])
+    server = make_server(engine, [ServedModel("tiny", completer)])
+    choice = server.post("/v1/completions", {"prompt": "the cat", "logprobs": 0}).json()["choices"][0]
+    tokens = choice["logprobs"]["tokens"]
+    assert "".join(tokens) == choice["text"] == " sat"
+    assert choice["logprobs"]["text_offset"] == [len("".join(tokens[:n])) for n in range(len(tokens))]
+
+
+def test_a_conversation_that_the_tokenizer_refuses_is_answered_with_its_sentence() -> None:
+    completer = TextCompleter(Decoder(256, dim=16, depth=1), Bytes(separator=10), torch.device("cpu"))
+    server = make_server(models=[ServedModel("tiny", completer)])
+    body = {"messages": [{"role": "user", "content": "hi"}]}
+    answer = server.post("/v1/chat/completions", body)
+    assert answer.status_code == 400, answer.json()
+    assert "byte 8 of a text is 10, which separates documents" in answer.json()["error"]["message"]
 
 
 def test_a_streamed_chat_begins_with_the_role() -> None:

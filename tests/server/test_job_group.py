@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from scripted_engine import make_language_model, make_server
 
-from lightning_xt.inference.serving.events import Event
+from lightning_xt.inference.serving.events import Event, TokenEvent
 from lightning_xt.server.api_errors import ApiError, ClientGoneError
 from lightning_xt.server.jobs.job_group import JobGroup
 
@@ -101,3 +101,24 @@ def test_no_job_starts_after_the_time_of_a_request() -> None:
         assert not job.started.is_set()
 
     run(act, timeout=0.01)
+
+
+def test_an_answer_that_is_read_too_slowly_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lightning_xt.server.jobs.job_group.MOST_PENDING", 3)
+    job = Submitted()
+
+    async def act(group: JobGroup, left: asyncio.Event) -> None:
+        await group.submit(job.start)
+        for token in range(5):
+            job.on_event(TokenEvent(0, token, -0.5, "a"))
+        events = group.events()
+        assert (await anext(events))[1].token == 0
+        for _ in range(4):
+            job.on_event(TokenEvent(0, 9, -0.5, "a"))
+        assert not job.cancelled.is_set(), "of 8 that wait, 5 came before anybody could read them"
+        job.on_event(TokenEvent(0, 9, -0.5, "a"))
+        assert job.cancelled.is_set()
+        with pytest.raises(ApiError, match="the client reads the answer too slowly, so it was ended"):
+            await anext(events)
+
+    run(act)

@@ -28,7 +28,7 @@ def test_a_greedy_translation_has_one_candidate_for_each_source() -> None:
         int(server.post("/v1/translations", {"source": "a"}).headers["x-seed"])
         == server.context.engine.calls[-1][2].seed
     )
-    assert all(call[2].temperature == 0 and call[2].method is None for call in server.context.engine.calls)
+    assert all(not call[2].temperature and call[2].method is None for call in server.context.engine.calls)
 
 
 def test_beams_give_the_n_best_with_alignments() -> None:
@@ -63,6 +63,11 @@ def test_a_stream_has_text_then_the_candidates_then_the_usage() -> None:
         ({"source": "a", "beams": 0}, "beams is 0, but it should be greater than or equal to 1"),
         ({"source": 3}, "source is 3, but it should be a text or a list of texts"),
         ({"source": "a", "max_tokens": 5000}, "max_tokens is 5000, but this server generates at most 4096"),
+        (
+            {"source": ["a" * 600] * 2, "alignment": True},
+            "the alignments may have 1483268 weights, one for each token of a source and of its translation, but an "
+            "answer may have 1000000; lower n_best or max_tokens, or send several requests",
+        ),
         ({"source": "a", "beem": 2}, "unknown field 'beem'; did you mean beams?"),
         ({}, "source is required"),
     ],

@@ -84,7 +84,7 @@ def _write_completions(
                 for number, answer in enumerate(each.completions, 1):
                     if sampling.num_sequences > 1:
                         write(f"=== sequence {number} of {len(each.completions)} ===\n")
-                    write(each.leading_text + "".join(map(paint, answer.pieces)) + "\n")
+                    write("".join(map(paint, [TextPiece(each.leading_text), *answer.pieces])) + "\n")
             if problem := each.metadata.get("problem"):
                 print(make_visible(problem), file=sys.stderr)
 

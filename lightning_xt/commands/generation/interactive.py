@@ -42,7 +42,7 @@ def converse(text_generator: TextGenerator, sampling: GenerationOptions, paint: 
         if line.startswith("/") and not line.startswith("//"):
             if line.strip() == "/quit":
                 break
-            _run_command(line.strip(), conversation, help_text)
+            _run_command(line.strip(), conversation, help_text, paint)
             continue
         line = line[1:] if line.startswith("//") else line
         if conversation is not None:
@@ -71,11 +71,13 @@ def _read_line() -> str | None:
             return None
 
 
-def _run_command(line: str, conversation: Conversation | None, help_text: str) -> None:
+def _run_command(
+    line: str, conversation: Conversation | None, help_text: str, paint: Callable[[TextPiece], str]
+) -> None:
     if line == "/help":
         show(help_text)
     elif conversation is not None and line == "/text":
-        show(conversation.text + "\n")
+        show(paint(TextPiece(conversation.text)) + "\n")
     elif conversation is not None and line == "/undo":
         if not conversation.undo():
             _report("there is no turn to take back")

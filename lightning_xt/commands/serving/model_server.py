@@ -93,7 +93,14 @@ def _answer(
 
     tokens = options.engine.tokens
     models = [
-        ServedModel(name, generator, choose_tokens(generator, tokens), template, engine.has_alignment(name))
+        ServedModel(
+            name,
+            generator,
+            choose_tokens(generator, tokens),
+            template,
+            alignment=engine.has_alignment(name),
+            compiled=options.compile,
+        )
         for name, generator in generators.items()
     ]
     hosts = tuple(dict.fromkeys((*LOOPBACK, options.host))) if options.local else ()

@@ -1,12 +1,16 @@
 """A decoder with compiled decode steps."""
 
+import logging
 from collections.abc import Callable
+from contextlib import nullcontext
+from inspect import signature
 from types import FunctionType, MethodType
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch._dynamo.exc import FailOnRecompileLimitHit
 
 from lightning_xt.core.cache import Cache
 from lightning_xt.core.inputs import Inputs
@@ -16,6 +20,10 @@ from lightning_xt.models.decoder import Decoder
 from lightning_xt.models.decoding_cache import announce
 from lightning_xt.models.segmented_cache import SegmentedCache
 
+logger = logging.getLogger(__name__)
+
+MAX_PROGRAMS = 64
+"""Compiled programs of a step at most. Torch's own limit is 8, which the kinds of requests of a server exceed."""
 MAX_STEP_TOKENS = 64
 """Tokens of a row that a compiled step runs at most. It serves any number; more are a prompt, or a piece of one."""
 
@@ -23,10 +31,12 @@ MAX_STEP_TOKENS = 64
 class Compiled(ModelWrapper):
     """Decoder whose prefill runs as it is and whose decode steps run one compiled program.
 
-    The program is compiled once for one row and once for several (int8 weights: for up to 8 and for more), in seconds
-    to a minute; it serves every length, batch and call. The first step that scores several tokens of a row at once, to
-    verify drafts, compiles another, which serves every number of them. On a CPU `convert_weights(decoder, ...)` makes
-    steps fastest. On CUDA steps of one token request graphs.
+    A program is compiled once for one row and once for several (int8 weights: for up to 8 and for more; int4: for up to
+    4 and for more), in seconds to a minute; it serves every length, batch and call. Other programs serve each window of
+    `new_cache`, contexts with a mask, and contexts that beams share. The first step that scores several tokens of a row
+    at once, to verify drafts, compiles another, which serves every number of them. Steps that would need more than 64
+    programs run as they are. On a CPU `convert_weights(decoder, ...)` makes steps fastest. On CUDA steps of one token
+    request graphs.
 
     Args:
         decoder: the decoder; its weights may change afterwards, its modules and their types may not.
@@ -35,6 +45,8 @@ class Compiled(ModelWrapper):
     def __init__(self, decoder: Decoder) -> None:
         super().__init__(decoder)
         self._decoder = decoder
+        self._full: list[Callable[..., Tensor]] = []
+        """Steps that have as many programs as they may."""
         self._on_cuda = decoder.token_embedding.weight.is_cuda
         self._can_verify = not decoder.recurrences
         self._step = _compile_step(decoder, "step", graphs=self._on_cuda)
@@ -67,10 +79,23 @@ class Compiled(ModelWrapper):
             types = None if inputs is None else inputs.types
             for tensor, axis in ((tokens, 1), (cache.extent.index, 0), *([] if types is None else [(types, 1)])):
                 torch._dynamo.maybe_mark_dynamic(tensor, axis)
-        logits = (self._step if n == 1 else self._verify)(tokens, inputs, cache)
+        logits = self._run(self._step if n == 1 else self._verify, tokens, inputs, cache)
         cache.commit()
         # The next replay of the graph overwrites this output.
         return logits.clone() if self._on_cuda and n == 1 else logits
+
+    def _run(self, step: Callable[..., Tensor], tokens: Tensor, inputs: Inputs | None, cache: Cache) -> Tensor:
+        """Run a compiled step, or the decoder's own if there are too many programs."""
+        try:
+            # A full step compiles nothing more, or torch would print its reasons each time.
+            with torch.compiler.set_stance("eager_on_recompile") if step in self._full else nullcontext():
+                return step(tokens, inputs, cache)
+        except FailOnRecompileLimitHit:
+            # Raised before the step has computed anything.
+            if step not in self._full:
+                self._full.append(step)
+                logger.warning("a decode step has %d compiled programs; others run as they are", MAX_PROGRAMS)
+            return self._decoder.step(tokens, inputs, cache)
 
     def _verifies(self, n: int, lengths: Tensor | None) -> bool:
         """Return whether a compiled step scores n tokens of each row at once."""
@@ -84,7 +109,10 @@ def _compile_step(decoder: Decoder, name: str, *, graphs: bool) -> Callable[...,
         "guard_filter_fn": torch.compiler.skip_guard_on_all_nn_modules_unsafe,
         "triton.cudagraphs": graphs,
     }
-    return torch.compile(_copy_step(decoder, name), fullgraph=True, options=options)
+    limits: dict[str, Any] = {}
+    if "recompile_limit" in signature(torch.compile).parameters:
+        limits["recompile_limit"] = MAX_PROGRAMS
+    return torch.compile(_copy_step(decoder, name), fullgraph=True, options=options, **limits)
 
 
 def _copy_step(decoder: Decoder, name: str) -> MethodType:

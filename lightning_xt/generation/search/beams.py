@@ -167,7 +167,8 @@ class Beams:
         ends, stop = extended.newest == self._end, self.params.tail_stop
         if stop is None:
             return ends
-        number = min(stop.tokens, self.generated)
+        # With the token before them, by which some tokenizers spell the first.
+        number = min(stop.tokens, self.generated) + 1
         at = (self.prompts + self.generated - number)[:, None] + torch.arange(number, device=self.device)
         tails = extended.tokens.gather(2, at[:, None].expand(-1, ends.shape[1], -1)).tolist()
         return ends | torch.tensor([[stop.met(tail) for tail in each] for each in tails], device=self.device)

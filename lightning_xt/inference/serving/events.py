@@ -121,6 +121,10 @@ class EngineClosedError(RuntimeError):
     """Refusal or end of a job because the engine ends."""
 
 
+class EngineFailedError(EngineClosedError):
+    """Refusal or end of a job because the engine's thread has ended by an error."""
+
+
 class LengthError(ValueError):
     """Refusal of a prompt or a source that is too long.
 

@@ -77,7 +77,7 @@ class GenerationTask:
 
     def restart(self) -> None:
         """Forget all tokens, for a search that begins again."""
-        self._detokenizers = [self.session.new_detokenizer() for _ in self.requests]
+        self._detokenizers = [self.session.new_detokenizer(request.after) for request in self.requests]
         self._tokens: list[list[GeneratedToken]] = [[] for _ in self.requests]
         self._unfinished = set(range(len(self.requests)))
         self._generated = 0
@@ -173,4 +173,4 @@ class GenerationTask:
         self.job.send(end)
 
     def _make_completions(self, tokens: Sequence[GeneratedToken]) -> list[Completion]:
-        return self.session.make_completions(collect_results(tokens, 1)[0])
+        return self.session.make_completions(collect_results(tokens, 1)[0], self.requests[0].after)

@@ -23,10 +23,12 @@ def build_completion(
     alternatives: int,
     limits: WorkLimits,
     repeat: int = 0,
+    new_text: bool = False,
 ) -> JobRequests:
     """Build the requests of a completion; ValueError if one is invalid or too long.
 
-    An unset `max_new_tokens` is the default of completions, or what fits after the prompt.
+    An unset `max_new_tokens` is the default of completions, or what fits after the prompt. With `new_text` the
+    completion begins a text, as the answer of a conversation does.
     """
     ids = encode_prompt(completer, prompt)
     # Before work that grows with the length.
@@ -34,7 +36,8 @@ def build_completion(
     if options.max_new_tokens is None:
         options = replace(options, max_new_tokens=min(MAX_NEW_TOKENS, limits.tokens - len(ids)))
     session = completer.open_session(options)
-    return _check(session, completer.build_request(ids, session.options, repeat), alternatives, limits)
+    request = completer.build_request(ids, session.options, repeat)
+    return _check(session, replace(request, after=None) if new_text else request, alternatives, limits)
 
 
 def build_translation(
@@ -88,7 +91,7 @@ def _check(session: GenerationSession, request: Request, alternatives: int, limi
         )
     copies = session.options.num_return_sequences
     limits.check_sequences(copies, method.rows_per_request)
-    params = replace(session.make_params(), alternatives=alternatives)
+    params = replace(session.make_params(lambda number: request.after), alternatives=alternatives)
     # The model's positions first: their limit cannot be raised.
     check_requests(model, [request], params)
     limits.check_request(request)

@@ -14,7 +14,14 @@ import torch
 from lightning_xt.generation.eval_mode import eval_mode
 from lightning_xt.inference.generation_options import GenerationOptions
 from lightning_xt.inference.serving.engine_load import EngineLoad
-from lightning_xt.inference.serving.events import EngineClosedError, ErrorEvent, Event, LengthError, QueueFullError
+from lightning_xt.inference.serving.events import (
+    EngineClosedError,
+    EngineFailedError,
+    ErrorEvent,
+    Event,
+    LengthError,
+    QueueFullError,
+)
 from lightning_xt.inference.serving.job import Job
 from lightning_xt.inference.serving.job_requests import build_completion, build_translation, encode_prompt
 from lightning_xt.inference.serving.model_worker import ModelWorker
@@ -74,6 +81,7 @@ class Engine:
         self._accepting = True
         self._ending = False
         """True once the thread ends without finishing its jobs."""
+        self._end_kind: type[EngineClosedError] = EngineClosedError
         self._jobs: dict[str, set[Job]] = {name: set() for name in self._workers}
         self._outcomes: dict[str, Counter[str]] = {name: Counter() for name in self._workers}
 
@@ -99,6 +107,7 @@ class Engine:
         *,
         alternatives: int = 0,
         repeat: int = 0,
+        new_text: bool = False,
     ) -> Job:
         """Submit the completion of a prompt by a language model, in `options.num_return_sequences` sequences.
 
@@ -111,6 +120,7 @@ class Engine:
             on_event: called with each event on the engine's thread; it must return at once.
             alternatives: number of most likely tokens to report with each token.
             repeat: number of equal prompts before it in one request, by which their random numbers differ.
+            new_text: True if the completion begins a text, as an answer of a conversation does.
 
         Raises:
             ValueError: the model, the prompt or an option is invalid, or the sequence is too long.
@@ -118,7 +128,7 @@ class Engine:
             EngineClosedError: the engine ends.
         """
         worker, completer = self._find(model, TextCompleter)
-        given = build_completion(completer, prompt, options, alternatives, worker.limits, repeat)
+        given = build_completion(completer, prompt, options, alternatives, worker.limits, repeat, new_text)
         return self._submit(model, len(given.requests), on_event, partial(worker.generate, given=given))
 
     def translate(
@@ -222,7 +232,7 @@ class Engine:
         job = Job(model, sequences, on_event, self._forget)
         with self._lock:
             if not self._accepting:
-                raise EngineClosedError("the engine is ending and accepts no more requests")
+                raise self._end_kind("the engine is ending and accepts no more requests")
             live = sum(each.num_sequences for each in self._jobs[model])
             if live + sequences > worker.limits.sequences:
                 raise QueueFullError(
@@ -261,6 +271,9 @@ class Engine:
                     self._take_commands()
                     for worker in self._workers.values():
                         worker.advance()
+        except BaseException:
+            self._end_kind = EngineFailedError
+            raise
         finally:
             # Also if the thread has a fault: no client waits for ever.
             self._stop(ending=True)
@@ -284,4 +297,4 @@ class Engine:
         with self._lock:
             jobs = [job for jobs in self._jobs.values() for job in jobs]
         for job in jobs:
-            job.send(ErrorEvent(EngineClosedError("the engine has ended before the request was finished")))
+            job.send(ErrorEvent(self._end_kind("the engine has ended before the request was finished")))

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
+from lightning_xt.core.wide_floats import to_float64
 from lightning_xt.data.tokenizers.base import Tokenizer
 from lightning_xt.inference.attention_maps import compute_attention_maps
 from lightning_xt.inference.serving.events import Alignment
@@ -62,6 +63,6 @@ def _average_maps(translator: Translator, source: Sequence[int], target: Sequenc
         why = "no weights" if not layers else "weights over other vectors than the tokens of the source"
         raise ValueError(f"the model has no alignment: its cross-attention has {why}; translate without alignment")
     # Each layer's mean over its heads; layers may differ in their number.
-    mean = torch.stack([each.double().mean(dim=0) for each in layers]).mean(dim=0).clamp(min=0)
+    mean = torch.stack([to_float64(each).mean(dim=0) for each in layers]).mean(dim=0).clamp(min=0)
     total = mean.sum(dim=-1, keepdim=True)
     return torch.where(total > 0, mean / total, 1 / len(source))

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from lightning_xt.core.adapted_matrix import AdaptedMatrix
 from lightning_xt.core.autocast import disable_autocast
+from lightning_xt.core.wide_floats import to_float64
 from lightning_xt.nn.adapters.adapted_layer import AdaptedLayer
 
 
@@ -67,14 +68,16 @@ class LowRankLinear(nn.Linear, AdaptedLayer, AdaptedMatrix):
 
     def compute_change(self, dtype: torch.dtype) -> Float[Tensor, "out in"]:
         """Compute what is added to the matrix, in a type of numbers."""
-        down, up = self.lora_A.to(dtype).split(self.rank), self.lora_B.to(dtype).split(self.rows)
+        a, b = (to_float64(t) if dtype == torch.float64 else t.to(dtype) for t in (self.lora_A, self.lora_B))
+        down, up = a.split(self.rank), b.split(self.rows)
         return self.scale * torch.cat([b @ a for a, b in zip(down, up, strict=True)])
 
     @torch.no_grad()
     def merge(self) -> nn.Linear:
         """Return a plain linear map with the merged matrix, which is added up in float64."""
         merged = nn.Linear(self.in_features, self.out_features, bias=False, device="meta")
-        merged.weight = nn.Parameter((self.weight.double() + self.compute_change(torch.float64)).to(self.weight.dtype))
+        exact = to_float64(self.weight) + self.compute_change(torch.float64)
+        merged.weight = nn.Parameter(exact.to(self.weight.device, self.weight.dtype))
         merged.register_parameter("bias", self.bias)
         return merged.train(self.training)
 

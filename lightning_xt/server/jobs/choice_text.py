@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from lightning_xt.inference.detokenizer import stream_after
 from lightning_xt.inference.serving.events import Scores, SequenceEnd, TokenEvent
 from lightning_xt.server.served_model import ServedModel
 
@@ -49,11 +50,12 @@ class ChoiceText:
         model: model of the completion.
         log_probs: whether tokens are given out.
         start: number of characters before the completion, those of an echoed prompt.
+        after: last id of the prompt that the text continues. None = it begins a text.
     """
 
-    def __init__(self, model: ServedModel, *, log_probs: bool, start: int = 0) -> None:
+    def __init__(self, model: ServedModel, *, log_probs: bool, start: int = 0, after: int | None = None) -> None:
         self._model, self._log_probs = model, log_probs
-        self._stream = model.tokenizer.stream()
+        self._stream = stream_after(model.tokenizer, after)
         self._decoded = self._certain = start
         """Characters of all tokens, and of the text that was given out."""
         self._held: list[TokenEntry] = []

@@ -13,6 +13,7 @@ from lightning_xt.server.jobs.choice_text import ChoiceText, TextDelta, make_pro
 from lightning_xt.server.jobs.generation_limits import (
     build_completion_options,
     check_answer_size,
+    check_sequences,
     draw_seed,
     limit_tokens,
 )
@@ -31,6 +32,7 @@ class CompletionPlan:
         stop: strings that end a completion.
         alternatives: most likely tokens to report with each token. None = no log-probabilities.
         echo: whether a completion begins with its prompt.
+        new_text: whether completions begin a text, as answers of conversations do, and continue none.
     """
 
     prompts: Sequence[str | Sequence[int]]
@@ -38,6 +40,7 @@ class CompletionPlan:
     stop: Sequence[str]
     alternatives: int | None
     echo: bool = False
+    new_text: bool = False
 
 
 class CompletionRun:
@@ -79,7 +82,11 @@ class CompletionRun:
         limits = [limit_tokens(model, ids, plan.limit, most) for ids in self._prompts]
         scored = plan.echo and plan.alternatives is not None
         tokens = sum(limits) + (sum(map(len, self._prompts)) if scored else 0)
-        check_answer_size(self._n * tokens, self._alternatives)
+        check_answer_size(self._n * tokens, None if plan.alternatives is None else self._alternatives)
+        settings = self._context.settings
+        if plan.limit != 0 or scored:
+            n = self._n if plan.limit != 0 else 1
+            check_sequences(len(self._prompts), n, settings.rows + settings.max_waiting)
         self._echoes = await self._echo_prompts()
         seed = draw_seed() if self._body.seed is None else self._body.seed
         seen: Counter[tuple[int, ...]] = Counter()
@@ -89,7 +96,7 @@ class CompletionRun:
             options = build_completion_options(self._body, model, max_new_tokens=limit, seed=seed, stop=plan.stop)
             repeat, seen[tuple(ids)] = seen[tuple(ids)], seen[tuple(ids)] + 1
             complete = partial(self._context.engine.complete, model.name, ids, options)
-            start = partial(complete, alternatives=self._alternatives, repeat=repeat)
+            start = partial(complete, alternatives=self._alternatives, repeat=repeat, new_text=plan.new_text)
             self._jobs[await self._group.submit(start)] = number
         return seed
 
@@ -129,10 +136,10 @@ class CompletionRun:
             if echo.text or echo.entries or done:
                 for choice in range(number * n, number * n + n):
                     yield choice, replace(echo, reason="length") if done else echo
-        lengths = [len(echo.text) for echo in self._echoes]
         choices = [
-            ChoiceText(self._model, log_probs=log_probs, start=lengths[choice // n])
-            for choice in range(self.num_choices)
+            ChoiceText(self._model, log_probs=log_probs, start=len(echo.text), after=self._find_after(ids))
+            for echo, ids in zip(self._echoes, self._prompts, strict=True)
+            for _ in range(n)
         ]
         async with aclosing(self._group.events()) as events:
             async for job, event in events:
@@ -141,6 +148,10 @@ class CompletionRun:
                     delta = choices[choice].push(event)
                     if delta.text or delta.entries or delta.reason:
                         yield choice, delta
+
+    def _find_after(self, prompt: Sequence[int]) -> int | None:
+        """Return the id whose text the completions of a prompt continue. None = they begin a text."""
+        return prompt[-1] if prompt and not self._plan.new_text else None
 
     async def collect(self) -> list[TextDelta]:
         """Return the whole text of each choice."""

@@ -55,14 +55,21 @@ def limit_tokens(model: ServedModel, prompt: Sequence[int], requested: int | Non
     return min(each for each in (MAX_NEW_TOKENS, most, room) if each is not None)
 
 
-def check_answer_size(tokens: int, alternatives: int) -> None:
+def check_answer_size(tokens: int, alternatives: int | None) -> None:
     """Raise an ApiError for an answer that would take too much memory.
 
     Args:
         tokens: most tokens of all completions, and of prompts whose log-probabilities are reported.
-        alternatives: most likely tokens to report with each token.
+        alternatives: most likely tokens to report with each token. None = no log-probabilities.
     """
-    count = tokens * (1 + alternatives)
+    if alternatives is None and tokens > MOST_LOG_PROBS:
+        raise ApiError(
+            400,
+            f"the completions may have {tokens} tokens, but those of an answer may have {MOST_LOG_PROBS}; lower n or "
+            "max_tokens, or send several requests",
+            code="answer_too_large",
+        )
+    count = tokens * (1 + (alternatives or 0))
     if count > MOST_LOG_PROBS:
         raise ApiError(
             400,
@@ -72,11 +79,46 @@ def check_answer_size(tokens: int, alternatives: int) -> None:
         )
 
 
+def check_sequences(prompts: int, n: int, most: int) -> None:
+    """Raise an ApiError for a request that no queue could hold, however long it waits.
+
+    Args:
+        prompts: number of prompts or sources.
+        n: sequences of each.
+        most: most sequences that are decoded or wait.
+    """
+    if prompts > 1 and prompts * n > most:
+        raise ApiError(
+            400,
+            f"the request has {prompts * n} sequences, but at most {most} may be decoded or wait here (--rows and "
+            "--max_waiting); send several requests",
+            code="too_many_sequences",
+        )
+
+
+def check_alignment_size(weights: int) -> None:
+    """Raise an ApiError for alignments that would take too much memory."""
+    if weights > MOST_LOG_PROBS:
+        raise ApiError(
+            400,
+            f"the alignments may have {weights} weights, one for each token of a source and of its translation, but "
+            f"an answer may have {MOST_LOG_PROBS}; lower n_best or max_tokens, or send several requests",
+            code="answer_too_large",
+        )
+
+
 def build_completion_options(
     body: SamplingFields, model: ServedModel, *, max_new_tokens: int, seed: int, stop: Sequence[str]
 ) -> GenerationOptions:
-    """Return the options of a completion; ApiError if several completions would be the same."""
+    """Return the options of a completion; ApiError if several would be the same, or for a window of compiled steps."""
     n = body.n or 1
+    if body.window is not None and model.compiled:
+        raise ApiError(
+            400,
+            f"window is {body.window}, but this server compiles decode steps, which takes long for each window; omit "
+            "it, or use a server without --compile",
+            param="window",
+        )
     if n > 1 and body.temperature == 0:
         raise ApiError(
             400, f"n is {n}, but at temperature 0 all completions would be the same; raise the temperature", param="n"
@@ -123,7 +165,7 @@ def build_translation_options(body: TranslationBody, *, most: int, seed: int) ->
         options["method"] = partial(BeamSearch, beams=body.num_beams, n_best=n_best, length_penalty=penalty)
     return GenerationOptions(
         max_new_tokens=body.max_tokens,
-        temperature=body.temperature or 0.0,
+        temperature=body.temperature,
         top_k=body.top_k or None,
         top_p=body.top_p,
         min_p=body.min_p,

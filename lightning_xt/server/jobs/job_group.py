@@ -33,6 +33,8 @@ class JobGroup:
         self._loop, self._timeout = asyncio.get_running_loop(), context.settings.timeout
         self.deadline = self._loop.time() + self._timeout
         self._pending: deque[tuple[int, Event]] = deque()
+        self._most_pending: int | None = None
+        """Most events that may wait. None = nobody reads them yet."""
         self._ready = asyncio.Event()
         self._waking = self._gone = self._overrun = False
         self._over = False
@@ -81,7 +83,7 @@ class JobGroup:
 
     def _receive(self, number: int, event: Event) -> None:
         """Take an event on the engine's thread; the loop is woken once for all that wait."""
-        if len(self._pending) >= MOST_PENDING:
+        if self._most_pending is not None and len(self._pending) >= self._most_pending:
             self._overrun = True
             self.cancel()
             return
@@ -111,6 +113,8 @@ class JobGroup:
             ApiError: a job has failed, the time is over, or the client reads too slowly.
             ClientGoneError: the client has gone.
         """
+        # Those that came before anybody could read them are not the client's fault.
+        self._most_pending = MOST_PENDING + len(self._pending)
         while self._unfinished:
             await self._wait()
             while self._pending:
@@ -125,6 +129,7 @@ class JobGroup:
                 else:
                     self._record_time(number, event)
                     yield number, event
+        self._most_pending = None
 
     def _check_client(self) -> None:
         """Raise an error if the client has gone, or reads too slowly."""

@@ -19,7 +19,8 @@ export function buildHeatMap({ source_tokens: source, target_tokens: target, wei
   const heads = source.map((token) => {
     return element("th", { scope: "col" }, element("span", { text: label(token) }));
   });
-  const largest = Math.max(...weights.flat());
+  // Not all as arguments of one call, which are too many for a long text.
+  const largest = weights.reduce((most, row) => Math.max(most, ...row), 0);
   const body = element("tbody");
   target.forEach((token, row) => {
     const cells = source.map((_, column) => buildCell(weights[row][column], largest, row, column));

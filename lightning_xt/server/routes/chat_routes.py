@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from lightning_xt.data.chat.encoded_conversations import encode_spans
-from lightning_xt.server.api_errors import ApiError
+from lightning_xt.server.api_errors import ApiError, answer_refusal
 from lightning_xt.server.bodies.chat_body import ChatBody
 from lightning_xt.server.bodies.response_bodies import ChatAnswer
 from lightning_xt.server.documented_errors import POST_ERRORS, describe_stream
@@ -35,20 +35,38 @@ async def chat(body: ChatBody, request: Request, context: Context) -> Response:
         spans = model.template.split((message.role, message.text) for message in body.messages)
     except ValueError as error:
         raise ApiError(400, str(error), param="messages") from error
-    # As in training, where no token reaches across the boundary of a response.
-    prompt = await asyncio.to_thread(encode_spans, model.tokenizer, spans)
+    try:
+        # As in training, where no token reaches across the boundary of a response.
+        prompt = await asyncio.to_thread(encode_spans, model.tokenizer, spans)
+    except Exception as error:
+        raise answer_refusal(error) from error
+    # A last message of the assistant is continued.
+    new_text = not (spans[-1].is_response and spans[-1].text)
     group = JobGroup(request, model, context)
-    return await ChatHandler(body, prompt, model, context, group).answer(group, streamed=bool(body.stream))
+    handler = ChatHandler(body, prompt, model, context, group, new_text=new_text)
+    return await handler.answer(group, streamed=bool(body.stream))
 
 
 class ChatHandler(RequestHandler):
     """Answer of a request to `/v1/chat/completions`."""
 
     def __init__(
-        self, body: ChatBody, prompt: list[int], model: ServedModel, context: ServerContext, group: JobGroup
+        self,
+        body: ChatBody,
+        prompt: list[int],
+        model: ServedModel,
+        context: ServerContext,
+        group: JobGroup,
+        *,
+        new_text: bool,
     ) -> None:
-        stop = [*body.stops, *model.template.stop]
-        plan = CompletionPlan(prompts=[prompt], limit=body.limit, stop=stop, alternatives=body.alternatives)
+        plan = CompletionPlan(
+            prompts=[prompt],
+            limit=body.limit,
+            stop=[*body.stops, *model.template.stop],
+            alternatives=body.alternatives,
+            new_text=new_text,
+        )
         self._body, self._group = body, group
         self._run = CompletionRun(body, plan, model, context, group)
         self._head = {"id": make_id("chatcmpl"), "created": int(time.time()), "model": model.name}

@@ -12,11 +12,17 @@ from starlette.responses import Response
 
 from lightning_xt.inference.serving.events import Alignment, Candidates, SequenceEnd, TokenEvent
 from lightning_xt.inference.text_generator import Completion
+from lightning_xt.inference.translation import Translator
 from lightning_xt.server.api_errors import ApiError
 from lightning_xt.server.bodies.response_bodies import TranslationAnswer
 from lightning_xt.server.bodies.translation_body import TranslationBody
 from lightning_xt.server.documented_errors import POST_ERRORS, describe_stream
-from lightning_xt.server.jobs.generation_limits import build_translation_options, draw_seed
+from lightning_xt.server.jobs.generation_limits import (
+    build_translation_options,
+    check_alignment_size,
+    check_sequences,
+    draw_seed,
+)
 from lightning_xt.server.jobs.job_group import JobGroup
 from lightning_xt.server.jobs.log_prob_forms import clamp_log_prob
 from lightning_xt.server.jobs.request_handler import RequestHandler
@@ -55,6 +61,8 @@ class TranslationHandler(RequestHandler):
     async def submit(self) -> int:
         body, model, engine = self._body, self._model, self._context.engine
         await asyncio.to_thread(self._check_sources)
+        settings = self._context.settings
+        check_sequences(len(body.sources), 1, settings.rows + settings.max_waiting)
         seed = draw_seed() if body.seed is None else body.seed
         seen: Counter[str] = Counter()
         for number, source in enumerate(body.sources):
@@ -73,6 +81,17 @@ class TranslationHandler(RequestHandler):
                 raise ApiError(400, f"{name} is empty; give a text to translate", param="source")
             if problem := self._model.generator.find_problem(source):
                 raise ApiError(400, f"{name} is too long: {problem}", param="source", code="context_length_exceeded")
+        if self._body.alignment:
+            check_alignment_size(sum(map(self._count_weights, self._body.sources)))
+
+    def _count_weights(self, source: str) -> int:
+        """Return the most weights of the alignments of a source."""
+        translator, body, most = self._model.generator, self._body, self._model.max_length
+        if not isinstance(translator, Translator):
+            return 0
+        tokens = len(translator.tokenize_source(source)[0])
+        limit = 2 * tokens + 32 if body.max_tokens is None else body.max_tokens
+        return (body.n_best or 1) * tokens * (limit if most is None else min(limit, most))
 
     async def collect(self) -> dict[str, Any]:
         found: dict[int, dict[str, Any]] = {}

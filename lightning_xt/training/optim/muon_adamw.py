@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from lightning_xt.core.wide_floats import choose_widest
 from lightning_xt.system.option_checks import check_option
 from lightning_xt.training.optim.matrix_optimizer import MatrixOptimizer, Member, get_local
 from lightning_xt.training.optim.orthogonalizers.base import LEAST_NORM, OrthogonalizerFactory, choose_product_type
@@ -140,7 +141,7 @@ class MuonAdamW(MatrixOptimizer):
         if not group["cautious"]:
             kept = 1 - group["lr"] * group["weight_decay"]
             if skip is not None:
-                kept = torch.where(skip, 1.0, torch.full_like(skip, kept, dtype=torch.float64))
+                kept = torch.where(skip, 1.0, torch.full_like(skip, kept, dtype=choose_widest(skip.device)))
             torch._foreach_mul_([get_local(p) for p in weights], kept)
         shapes: dict[Any, list[Map]] = defaultdict(list)
         for p, update, (_, sizes) in zip(weights, updates, members, strict=True):

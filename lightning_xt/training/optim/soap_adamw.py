@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_xt.core.wide_floats import choose_widest
 from lightning_xt.system.option_checks import check_option
 from lightning_xt.training.optim.matrix_optimizer import MatrixOptimizer, Member, get_local
 from lightning_xt.training.optim.preconditioned_map import (
@@ -156,7 +157,8 @@ class SOAPAdamW(MatrixOptimizer):
             if due := [each for each in batch if each.sides and each.state["calls"] % group["precondition_every"] == 0]:
                 renew_bases(due, skip)
         weights = [get_local(p) for p in maps]
-        kept, _ = weigh(1 - group["lr"] * group["weight_decay"], skip, torch.float64)
+        widest = choose_widest(weights[0].device)
+        kept, _ = weigh(1 - group["lr"] * group["weight_decay"], skip, widest)
         torch._foreach_mul_(weights, kept)
         torch._foreach_add_(weights, [_join(p, [steps[id(each)] for each in own]) for p, own in maps.items()])
 

@@ -27,7 +27,7 @@ def test_a_cancelled_search_frees_its_rows_and_changes_no_other(method):
     requests = {n: completer.build_request(text, session.options) for n, text in enumerate(texts)}
 
     def finish(numbers, cancelled=()):
-        run = method.start(session.model, {n: requests[n] for n in numbers}, session.make_params())
+        run = method.start(session.model, {n: requests[n] for n in numbers}, session.make_params(lambda number: None))
         tokens = run.advance()
         for number in cancelled:
             run.cancel(number)

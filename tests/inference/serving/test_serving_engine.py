@@ -7,14 +7,18 @@ from functools import partial
 
 import pytest
 import torch
-from served_models import Client, Gate, complete_alone, make_completer, make_engine
+from made_tokenizers import content
+from served_models import SIZES, Client, Gate, complete_alone, make_completer, make_engine
 
 from lightning_xt.data.prompt_files import number_prompts
+from lightning_xt.data.tokenizers.tokenizer_file import TokenizerFile
+from lightning_xt.generation.filters.forced import Forced
 from lightning_xt.generation.methods.beam_search import BeamSearch
 from lightning_xt.inference.generation_options import GenerationOptions
 from lightning_xt.inference.serving.engine_load import EngineLoad
 from lightning_xt.inference.serving.events import (
     EngineClosedError,
+    EngineFailedError,
     JobEnd,
     QueueFullError,
     Scores,
@@ -22,7 +26,9 @@ from lightning_xt.inference.serving.events import (
     TokenEvent,
 )
 from lightning_xt.inference.serving.serving_engine import Engine
+from lightning_xt.inference.text_completer import TextCompleter
 from lightning_xt.inference.token_losses import compute_token_losses
+from lightning_xt.models.decoder import Decoder
 
 pytestmark = pytest.mark.usefixtures("no_shape_checks")
 GREEDY = GenerationOptions(temperature=0, max_new_tokens=9)
@@ -33,6 +39,29 @@ def engine():
     made = make_engine()
     yield made
     made.close()
+
+
+@pytest.mark.parametrize("kind", ["llama2", "t5", "bert"])
+def test_a_completion_continues_its_prompt_unless_it_begins_a_text(kind):
+    tokenizer = TokenizerFile(model=content(kind))
+    completer = TextCompleter(Decoder(tokenizer.vocab_size, **SIZES), tokenizer, torch.device("cpu"))
+    engine = Engine({"lm": completer})
+    engine.start()
+    rest = tokenizer.encode("sat on")
+    options = GenerationOptions(max_new_tokens=len(rest), filters=[partial(Forced, rest)], num_return_sequences=2)
+    clients = [Client() for _ in range(4)]
+    search = replace(options, method=partial(BeamSearch, beams=2), num_return_sequences=1)
+    engine.complete("lm", "the cat", options, clients[0])
+    engine.complete("lm", "the cat", options, clients[1], new_text=True)
+    engine.complete("lm", "the cat", search, clients[2])
+    engine.complete("lm", "the cat", replace(options, stop=[" sat"]), clients[3])
+    for client in clients:
+        client.finish()
+    engine.close()
+    assert clients[0].text(0) == clients[0].text(1) == " sat on"
+    assert clients[1].text(0) == clients[1].text(1) == "sat on"
+    assert clients[2].candidates.completions[0].text == " sat on"
+    assert clients[3].text(1) == "" and len(clients[3].tokens(1)) < len(rest)
 
 
 def test_a_stop_string_ends_the_text_before_it(engine):
@@ -227,3 +256,19 @@ def test_the_engine_decodes_in_evaluation_mode_and_restores_it():
     engine.close()
     assert completer.model.training
     assert client.text() == completer.complete(number_prompts(["a"]), GREEDY)[0].completions[0].text
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_thread_that_fails_says_so(monkeypatch):
+    engine, running, late = make_engine(start=False), Client(), Client()
+    engine.complete("lm", "a", GREEDY, running)
+
+    def fail():
+        raise MemoryError
+
+    monkeypatch.setattr(engine, "_take_commands", fail)
+    engine.start()
+    assert isinstance(running.error, EngineFailedError)
+    with pytest.raises(EngineFailedError):
+        engine.complete("lm", "a", GREEDY, late)
+    engine.close()
