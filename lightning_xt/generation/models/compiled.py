@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch._dynamo.exc import FailOnRecompileLimitHit
 
 from lightning_xt.core.cache import Cache
 from lightning_xt.core.inputs import Inputs
@@ -90,7 +89,7 @@ class Compiled(ModelWrapper):
             # A full step compiles nothing more, or torch would print its reasons each time.
             with torch.compiler.set_stance("eager_on_recompile") if step in self._full else nullcontext():
                 return step(tokens, inputs, cache)
-        except FailOnRecompileLimitHit:
+        except torch._dynamo.exc.FailOnRecompileLimitHit:
             # Raised before the step has computed anything.
             if step not in self._full:
                 self._full.append(step)
