@@ -237,7 +237,8 @@ def test_the_list_imports_no_lightning():
 @pytest.mark.parametrize(
     ("first", "second", "merged"),
     [
-        ({"a": [1]}, {"a": [2]}, {"a": [1, 2]}),
+        ({"a": [1]}, {"a": [2]}, {"a": [2]}),
+        ({"a": ["Laser"]}, {"a": ["ValueNorm", "Laser"]}, {"a": ["Laser", "ValueNorm"]}),
         ({"a": {"b": 1}}, {"a": {"c": 2}}, {"a": {"b": 1, "c": 2}}),
         (
             {"a": "Rotary"},

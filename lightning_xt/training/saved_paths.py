@@ -2,6 +2,7 @@
 
 import os
 import re
+from functools import cache
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ def localize_saved_paths(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
 
 
 def _localize(callback: ModelCheckpoint, state: dict[str, Any], step: Any) -> dict[str, Any]:
+    @cache
     def rank(path: Any) -> str:
         own = _own_path(callback, callback.filename or "{epoch}-{step}", path)
         later = own and callback.monitor is not None and isinstance(step, int) and _read_step(own) > step

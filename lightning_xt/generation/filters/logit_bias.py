@@ -22,7 +22,7 @@ class LogitBias(Filter):
             check_option("filters: LogitBias", f"biases[{token}]", bias, least=-MAX_LOGIT_BIAS, most=MAX_LOGIT_BIAS)
         self.biases = dict(biases)
         self._ids = OptionTensor(self.biases.keys(), torch.long)
-        self._values = OptionTensor(self.biases.values(), torch.float32)
+        self._values = OptionTensor(self.biases.values(), torch.double)
 
     def __call__(self, logits: Logits, history: History) -> Logits:
         check_vocabulary("biases of LogitBias", self.biases, logits.shape[-1])
