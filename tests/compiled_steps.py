@@ -94,7 +94,8 @@ def check_lookup(model: Any, compiled: Any, inputs: Any) -> None:
         with torch._dynamo.config.patch(error_on_recompile=not first):
             ours = generate(compiled, prompt, 90, temperature=0, method=lookup, inputs=given)
         assert torch.equal(ours, generate(model, prompt, 90, temperature=0, inputs=given))
-        assert lookup.accepted > 20, (lookup.accepted, lookup.proposed)
+        # A random model repeats itself little if its logits depend on the position.
+        assert lookup.accepted > 5, (lookup.accepted, lookup.proposed)
 
 
 def main() -> None:
