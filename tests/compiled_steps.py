@@ -94,8 +94,7 @@ def check_lookup(model: Any, compiled: Any, inputs: Any) -> None:
         with torch._dynamo.config.patch(error_on_recompile=not first):
             ours = generate(compiled, prompt, 90, temperature=0, method=lookup, inputs=given)
         assert torch.equal(ours, generate(model, prompt, 90, temperature=0, inputs=given))
-        # A random model repeats itself little if its logits depend on the position.
-        assert lookup.accepted > 5, (lookup.accepted, lookup.proposed)
+        assert lookup.accepted > 20, (lookup.accepted, lookup.proposed)
 
 
 def main() -> None:
@@ -150,6 +149,9 @@ def main() -> None:
     for name, build in builds.items():
         torch.manual_seed(1)
         model = randomise(build)
+        if name == "learned_positions":
+            # A random model repeats itself little if its logits depend much on the position.
+            model.get_parameter("embeddings.0.table.weight").mul_(0.2)
         compiled, seen = Compiled(convert_weights(model, "float32")), set[int]()
         # Only the first call of one row, and the first of several, may compile.
         for rows, n, new, first, options in (

@@ -18,7 +18,7 @@ from scripted_runner import GAINS, Killed, ScriptedRunner, die, leave, write_ove
 from scripted_runner import fail as fail_in_process
 
 from lightning_xt.cli import main
-from lightning_xt.commands.ablation import ablation_report, process_runner
+from lightning_xt.commands.ablation import ablation_report, process_runner, study
 from lightning_xt.commands.ablation.ablation_report import choose_threads, hash_code
 from lightning_xt.commands.ablation.child_process import ChildProcess, Place, RunError, _occupy
 from lightning_xt.commands.ablation.overlays import read_variants
@@ -208,6 +208,27 @@ def test_other_code_must_train_the_base_to_the_same_bits(ablate, monkeypatch):
     kept = json.loads(Path("study/results/repeat/base-0.json").read_text())["metrics"]["val/bits_per_byte"]
     message = fail(ablate, *OPTIONS, *files)
     assert f"holds a study of other code, by which its run repeat/base-0 ended at val/bits_per_byte {kept!r}" in message
+
+
+def test_other_code_is_checked_on_the_same_processor(ablate, monkeypatch):
+    files = ["--variants", *write_overlays("slow", "fast")]
+    monkeypatch.setattr(study, "name_processors", lambda: "one")
+    ablate(*OPTIONS, *files[:2])
+    monkeypatch.setattr(study, "name_processors", lambda: "another")
+    ablate(*OPTIONS, *files)
+    with open("study/runs.csv", newline="") as file:
+        assert {(row["variant"], row["processor"]) for row in csv.DictReader(file)} == {
+            ("base", "one"), ("slow", "one"), ("fast", "another")
+        }  # fmt: skip
+    sentence = "Trained on one and on another, which round differently: a run repeated on another ends at other bits."
+    assert sentence in Path("study/table.md").read_text()
+    monkeypatch.setattr(ablation_report, "hash_code", lambda: "other")
+    assert fail(ablate, *OPTIONS, *files) == (
+        "ablate --out study holds a study of other code, which none of its runs can check on this machine: those of "
+        "the base were trained on one, not on another; continue it there, or give another --out"
+    )
+    monkeypatch.setattr(study, "name_processors", lambda: "one")
+    assert [key for key, _ in ablate(*OPTIONS, *files)[0].trained] == ["repeat/base-0"]
 
 
 def test_other_code_is_checked_by_whichever_run_of_the_base_there_is(ablate, monkeypatch):

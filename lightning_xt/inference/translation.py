@@ -2,7 +2,7 @@
 
 from collections.abc import Generator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Bool, Int
@@ -30,6 +30,12 @@ from lightning_xt.inference.text_generator import (
 from lightning_xt.models.encoder_decoder import EncoderDecoder, check_mask
 
 GREEDY = GenerationOptions()
+Length = TypeVar("Length", int, Tensor)
+
+
+def limit_target(length: Length) -> Length:
+    """Return the most tokens of a target whose source has some, where nothing else is asked for."""
+    return 2 * length + 32
 
 
 class Translator(TextGenerator):
@@ -247,7 +253,7 @@ class Translator(TextGenerator):
                 "(max_length); give fewer"
             )
         lengths = torch.full((len(src),), src.shape[1], device=src.device) if src_mask is None else src_mask.sum(dim=1)
-        limits: Tensor = 2 * lengths + 32
+        limits: Tensor = limit_target(lengths)
         return limits if most is None else limits.clamp(max=most - starts)
 
     def check(self, src: Tensor, src_mask: Tensor | None) -> None:

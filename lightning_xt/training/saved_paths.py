@@ -2,7 +2,7 @@
 
 import os
 import re
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import torch
@@ -31,7 +31,7 @@ def _localize(callback: ModelCheckpoint, state: dict[str, Any], step: Any) -> di
     @cache
     def rank(path: Any) -> str:
         own = _own_path(callback, callback.filename or "{epoch}-{step}", path)
-        later = own and callback.monitor is not None and isinstance(step, int) and _read_step(own) > step
+        later = own and callback.monitor is not None and isinstance(step, int) and _find_step(own) > step
         return "" if later else own
 
     best = rank(state.get("best_model_path"))
@@ -47,8 +47,13 @@ def _localize(callback: ModelCheckpoint, state: dict[str, Any], step: Any) -> di
     return {**localized, "best_model_path": "", "best_model_score": None}
 
 
-def _read_step(file: str) -> int:
-    """Read the step of a checkpoint, and none of its weights; -1 if it has none."""
+def _find_step(file: str) -> int:
+    return _read_step(os.path.abspath(file), os.stat(file).st_mtime_ns) if os.path.isfile(file) else -1
+
+
+@lru_cache(maxsize=8)
+def _read_step(file: str, changed: int) -> int:
+    """Read the step of a checkpoint, changed at some time, and none of its weights; -1 if it has none."""
     try:
         return int(torch.load(file, weights_only=True, mmap=True, map_location="cpu")["global_step"])
     except Exception:

@@ -28,7 +28,7 @@ def test_a_greedy_translation_has_one_candidate_for_each_source() -> None:
         int(server.post("/v1/translations", {"source": "a"}).headers["x-seed"])
         == server.context.engine.calls[-1][2].seed
     )
-    assert all(not call[2].temperature and call[2].method is None for call in server.context.engine.calls)
+    assert all(call[2].temperature is None and call[2].method is None for call in server.context.engine.calls)
 
 
 def test_beams_give_the_n_best_with_alignments() -> None:

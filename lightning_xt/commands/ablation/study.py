@@ -13,6 +13,7 @@ from lightning_xt.commands.ablation.study_folder import StudyFolder
 from lightning_xt.commands.ablation.study_plan import BASE, HALF, Run, StudyPlan, check_resumable
 from lightning_xt.commands.ablation.study_results import StudyResults
 from lightning_xt.system.messages import UserError
+from lightning_xt.system.processor_names import name_processors
 from lightning_xt.system.time_left import TimeLeft, format_seconds
 
 Report = Callable[[str], None]
@@ -80,9 +81,18 @@ class Study:
         """Train a run of the base again with the code of today; UserError if it ends elsewhere."""
         runs = (*self.plan.list_repeats(), *self.plan.list_tuning(), *self.plan.list_probes())
         done = ((run, self.folder.read_result(run.key)) for run in runs if run.variant == BASE)
-        finished = ((run, result["metrics"]) for run, result in done if result is not None and "error" not in result)
-        if (first := next(finished, None)) is None:
+        finished = [(run, result) for run, result in done if result is not None and "error" not in result]
+        if not finished:
             return
+        # Other processors round differently.
+        here = name_processors()
+        same = ((run, result["metrics"]) for run, result in finished if result.get("processor", here) == here)
+        if (first := next(same, None)) is None:
+            raise UserError(
+                f"{self.folder.option} holds a study of other code, which none of its runs can check on this machine: "
+                f"those of the base were trained on {finished[0][1]['processor']}, not on {here}; continue it there, "
+                "or give another --out"
+            )
         run, kept = first
         self._report(f"the code has changed since the study began: its run {run.key} is repeated")
         with closing(self._runner.train(self._list_jobs([run]))) as trained:
@@ -163,7 +173,7 @@ class Study:
         return self._write(run, describe_failure(result, self.folder.name_result(run.key)))
 
     def _write(self, run: Run, result: dict[str, Any]) -> dict[str, Any]:
-        kept = {**result, "code": self.plan.code}
+        kept = {**result, "code": self.plan.code, "processor": name_processors()}
         self.folder.write_result(run.key, kept)
         return kept
 

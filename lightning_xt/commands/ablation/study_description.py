@@ -17,6 +17,7 @@ def describe_study(results: StudyResults, rows: list[StudyRow]) -> list[str]:
         *_describe_costs(results, rows[0]),
         *_describe_choices(results),
         f"{versions}; threads of a run: {plan.threads}.",
+        *_describe_processors(results),
     ]
 
 
@@ -99,3 +100,9 @@ def _describe_choices(results: StudyResults) -> Iterator[str]:
             f"the seeds. + is better than the base and - worse, where p with shared spread is below {SIGNIFICANT}, "
             "corrected for the number of rows."
         )
+
+
+def _describe_processors(results: StudyResults) -> Iterator[str]:
+    if names := results.list_processors():
+        several = "" if len(names) == 1 else ", which round differently: a run repeated on another ends at other bits"
+        yield f"Trained on {' and on '.join(names)}{several}."

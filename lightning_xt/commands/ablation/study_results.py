@@ -97,6 +97,12 @@ class StudyResults:
             self._metric = next((name for metrics in found for name in METRICS if name in metrics), None)
         return self._metric or METRICS[0]
 
+    def list_processors(self) -> list[str]:
+        """List the kinds of processors that trained the runs, the first one first."""
+        runs = (*self.plan.list_tuning(), *self.plan.list_repeats(), *self.plan.list_probes())
+        results = (self.folder.read_result(run.key) or {} for run in runs)
+        return list(dict.fromkeys(result["processor"] for result in results if "processor" in result))
+
     def can_train(self, variant: str) -> bool:
         """Return whether a variant stands on the base, and its budget is a step."""
         return self.find_error(variant) is None

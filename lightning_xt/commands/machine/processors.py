@@ -1,13 +1,13 @@
 """Threads and memory of this process, within the limits of its container."""
 
 import os
-import platform
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from lightning_xt.commands.machine.finding import Finding, advise
 from lightning_xt.system.cores import ROOT, count_cores, count_usable_cores, list_groups, read_core_limit
+from lightning_xt.system.processor_names import name_cpu, read_cpu
 
 BF16 = ("amx_bf16", "avx512_bf16", "bf16")
 """Features of processors that multiply in bfloat16, as Linux names them on x86 and on ARM."""
@@ -20,12 +20,10 @@ def check_processor(threads: int, root: Path = ROOT) -> Iterator[Finding]:
         threads: number of threads that torch computes with.
         root: folder of /proc and /sys.
     """
-    facts = _read_cpu(root)
+    facts = read_cpu(root)
     cores, limit, usable = count_cores(), read_core_limit(root), count_usable_cores(root)
     limited = f", limited to {limit:g} by its container" if limit is not None and limit < cores else ""
-    yield Finding(
-        "CPU", f"{facts.get('model name') or platform.processor() or platform.machine()}, {cores} cores{limited}"
-    )
+    yield Finding("CPU", f"{name_cpu(root)}, {cores} cores{limited}")
     given = os.environ.get("OMP_NUM_THREADS")
     if threads > usable:
         yield advise(
@@ -52,14 +50,6 @@ def read_memory_limit(root: Path = ROOT) -> int | None:
             # Without a limit the older kind has the largest number.
             return limit if limit < 2**60 else None
     return None
-
-
-def _read_cpu(root: Path) -> dict[str, str]:
-    """Return the facts of Linux about the first processor."""
-    with suppress(OSError):
-        block = (root / "proc/cpuinfo").read_text().partition("\n\n")[0]
-        return {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in block.splitlines())}
-    return {}
 
 
 def _check_memory(root: Path) -> Iterator[Finding]:

@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from lightning_xt.inference.serving.events import Alignment, Candidates, SequenceEnd, TokenEvent
 from lightning_xt.inference.text_generator import Completion
-from lightning_xt.inference.translation import Translator
+from lightning_xt.inference.translation import Translator, limit_target
 from lightning_xt.server.api_errors import ApiError
 from lightning_xt.server.bodies.response_bodies import TranslationAnswer
 from lightning_xt.server.bodies.translation_body import TranslationBody
@@ -90,7 +90,7 @@ class TranslationHandler(RequestHandler):
         if not isinstance(translator, Translator):
             return 0
         tokens = len(translator.tokenize_source(source)[0])
-        limit = 2 * tokens + 32 if body.max_tokens is None else body.max_tokens
+        limit = limit_target(tokens) if body.max_tokens is None else body.max_tokens
         return (body.n_best or 1) * tokens * (limit if most is None else min(limit, most))
 
     async def collect(self) -> dict[str, Any]:
