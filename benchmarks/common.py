@@ -4,19 +4,18 @@ import contextlib
 import datetime
 import io
 import json
-import platform
 import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from lightning_xt.cli import main as lightning_xt
+from lightning_xt.system.processor_names import name_cpu
 from lightning_xt.training.metrics.step_memory import record_allocations
 
 
@@ -65,16 +64,6 @@ def command(*arguments: str) -> dict[str, str]:
     return dict(line.split("=", 1) for line in printed.getvalue().splitlines() if line.startswith(("run=", "val/")))
 
 
-def processor() -> str:
-    """Return the model of the CPU, as Linux reports it."""
-    cpus = Path("/proc/cpuinfo")
-    for line in cpus.read_text().splitlines() if cpus.is_file() else []:
-        name, _, value = line.partition(":")
-        if name.strip() == "model name":
-            return value.strip()
-    return platform.processor() or platform.machine()
-
-
 def say(line: str) -> None:
     """Report progress."""
     print(line, file=sys.stderr, flush=True)
@@ -88,7 +77,7 @@ def report(rows: dict[str, dict[str, Any]], device: str, packages: Sequence[str]
         device: type of the device that was measured.
         packages: packages whose versions matter too.
     """
-    model = torch.cuda.get_device_name() if device == "cuda" and torch.cuda.is_available() else processor()
+    model = torch.cuda.get_device_name() if device == "cuda" and torch.cuda.is_available() else name_cpu()
     versions = {"lightning-xt": version("lightning-xt"), "torch": torch.__version__}
     versions |= {name: version(name) for name in packages if find_spec(name.replace("-", "_"))}
     machine = f"{model}, {torch.get_num_threads()} threads"

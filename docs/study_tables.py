@@ -39,25 +39,18 @@ def read_rows(file: Path) -> list[Row]:
 
 def write_table(rows: list[Row], page: Path) -> list[str]:
     """Write the lines of a table, without the columns that no row fills."""
-    cells = [COLUMNS, *(_write_cells(row, rows[0], page) for row in rows)]
+    cells = [COLUMNS, *(_write_cells(row, page) for row in rows)]
     filled = [number for number in range(len(COLUMNS)) if any(line[number] for line in cells[1:])]
     lines = [f"| {' | '.join(line[number] for number in filled)} |" for line in cells]
     return [lines[0], f"|{'---|' * len(filled)}", *lines[1:]]
 
 
-def _write_cells(row: Row, base: Row, page: Path) -> tuple[str, ...]:
-    values, floor = ([float(value) for value in each["values"].split()] for each in (row, base))
-    mean = sum(values) / len(values) if values else None
-    # Of an unfinished row, against the same seeds of the base.
-    count = min(len(values), len(floor)) if row is not base else 0
-    difference = sum(values[:count]) / count - sum(floor[:count]) / count if count else None
+def _write_cells(row: Row, page: Path) -> tuple[str, ...]:
     seconds = row["by_seconds"] and f"{float(row['by_seconds']):.4f}"
     return (
         " + ".join(_link(part, page) for part in row["variant"].split(" + ")),
-        "" if mean is None else f"{mean:.4f}" + _margin(row["margin"]),
-        f"{float(row['difference']):+.4f}" + _margin(row["difference_margin"])
-        if row["difference"]
-        else "" if difference is None else f"{difference:+.4f}",
+        row["mean"] and f"{float(row['mean']):.4f}" + _margin(row["margin"]),
+        row["difference"] and f"{float(row['difference']):+.4f}" + _margin(row["difference_margin"]),
         row["verdict"],
         _ratio(row["time_ratio"]),
         _ratio(row["parameters_ratio"]),
@@ -66,9 +59,10 @@ def _write_cells(row: Row, base: Row, page: Path) -> tuple[str, ...]:
 
 
 def _link(name: str, page: Path) -> str:
-    """Write the name of a variant, with a link to its overlay."""
-    overlay = ROOT / f"configs/variants/{name}.yaml"
-    return f"[`{name}`]({os.path.relpath(overlay, page.parent)})" if overlay.is_file() else name
+    """Write the name of a variant, with a link to its overlay, that of the studies if they have their own."""
+    overlays = (folder / f"{name}.yaml" for folder in (STUDIES / "overlays", ROOT / "configs/variants"))
+    overlay = next((file for file in overlays if file.is_file()), None)
+    return name if overlay is None else f"[`{name}`]({os.path.relpath(overlay, page.parent)})"
 
 
 def _margin(margin: str) -> str:

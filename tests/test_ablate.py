@@ -167,6 +167,34 @@ def test_learning_rates_are_tuned_with_equal_effort(ablate):
     assert list_rate_options(muon, 0.04) == ["--model.optimizer.lr=0.04", "--model.optimizer.adamw_lr=0.01"]
 
 
+def test_a_rate_that_is_tried_again_and_wins_trains_the_repeats_again(ablate):
+    options = [*OPTIONS, "--tune", "lr=0.01,0.02", "--variants", *write_overlays("slow", "fast")]
+    ablate(*options, failures={"tuning/slow-0.02": [RunError("val/loss is nan after 4 steps")]})
+    assert {name: row["learning_rate"] for name, row in read_rows().items()} == {
+        "base": "0.02", "slow": "0.01", "fast": "0.02"
+    }  # fmt: skip
+    Path("study/results/tuning/slow-0.02.json").unlink()
+    runner, _ = ablate(*options)
+    assert [key for key, _ in runner.trained] == ["tuning/slow-0.02", *(f"repeat/slow-{seed}" for seed in range(3))]
+    assert "--model.optimizer.lr=0.02" in dict(runner.trained)["repeat/slow-0"]
+    with open("study/runs.csv", newline="") as file:
+        assert {row["learning rate"] for row in csv.DictReader(file) if row["purpose"] == "repeat"} == {"0.02"}
+
+
+def test_an_overlay_without_the_metric_of_the_base_says_so(ablate, monkeypatch):
+    def make_result(self, run, options, own=ScriptedRunner.make_result):
+        result = own(self, run, options)
+        if run.variant == "none":
+            del result["metrics"]["val/bits_per_byte"]
+        return result
+
+    monkeypatch.setattr(ScriptedRunner, "make_result", make_result)
+    ablate(*OPTIONS, "--variants", *write_overlays("slow", "none"))
+    rows = read_rows()
+    assert rows["none"]["verdict"] == "failed: it has no val/bits_per_byte (seed 0)"
+    assert rows["slow"]["verdict"] == "better" and rows["slow"]["seeds"] == "0 1 2"
+
+
 def test_an_optimizer_without_a_rate_is_named_in_its_row(ablate):
     message = fail(ablate, *OPTIONS, "--tune", "lr=1,2", "--variants", *write_overlays("same"), optimizer={})
     assert message == (
@@ -181,6 +209,7 @@ def test_one_seed_claims_no_interval(ablate):
     assert row["verdict"] == "one seed: no interval is claimed"
     assert (row["margin"], row["difference"], row["p"], row["p_corrected"]) == ("", "", "", "")
     assert "With one seed no interval is claimed" in captured.out
+    assert '<tr class="one-seed"><td data-key="slow">' in Path("study/table.html").read_text()
 
 
 def test_a_study_grows_by_variants_only(ablate):
@@ -202,7 +231,10 @@ def test_other_code_must_train_the_base_to_the_same_bits(ablate, monkeypatch):
     assert [key for key, _ in runner.trained] == ["repeat/base-0"]
     assert json.loads(Path("study/plan.json").read_text())["code"] == "other"
     runner, _ = ablate(*OPTIONS, *files)
-    assert runner.trained == []
+    assert runner.trained == [] and "The code changed" not in Path("study/table.md").read_text()
+    ablate(*OPTIONS, *files, "--seeds", "4")
+    assert "- The code changed within 1 rows, such as slow: the base" in Path("study/table.md").read_text()
+    files += ["--seeds", "4"]
     monkeypatch.setattr(ablation_report, "hash_code", lambda: "third")
     monkeypatch.setitem(GAINS, "base", 1e-15)
     kept = json.loads(Path("study/results/repeat/base-0.json").read_text())["metrics"]["val/bits_per_byte"]
@@ -241,6 +273,7 @@ def test_other_code_is_checked_by_whichever_run_of_the_base_there_is(ablate, mon
     assert [key for key, _ in runner.trained[:2]] == ["tuning/base-0.01", "tuning/slow-0.01"]
     with open("study/runs.csv", newline="") as file:
         codes = {row["run"]: row["code"] for row in csv.DictReader(file)}
+    assert "The code changed" not in Path("study/table.md").read_text()
     assert codes.pop("tuning/base-0.01") == "first" and set(codes.values()) == {"second"}
     monkeypatch.setattr(ablation_report, "hash_code", lambda: "third")
     message = fail(ablate, *options, failures={"repeat/base-0": [RunError("a new bug")]})
@@ -313,9 +346,15 @@ def test_a_wrong_metric_of_probes_trains_one_run_of_them_and_may_be_changed(abla
     failures = {"probe-recall/base-0": [RunError("it has none of the metrics val/accuracy")]}
     runner, _ = ablate(*options, "--probe_metric", "val/accuracy", code=2, failures=failures)
     assert [key for key, _ in runner.trained if "probe" in key] == ["probe-recall/base-0"]
+    # On another probe, after a result of the first, which lacks the next metric.
+    failures = {"probe-copy/base-0": [RunError("it has none of the metrics val/loss")]}
+    ablate(*options, "--probe_metric", "val/loss", code=2, failures=failures)
+    kept = json.loads(Path("study/results/probe-recall/base-0.json").read_text())
+    del kept["metrics"]["val/exact_match"]
+    Path("study/results/probe-recall/base-0.json").write_text(json.dumps(kept))
     runner, _ = ablate(*options)
     assert [key for key, _ in runner.trained[:3]] == ["probe-recall/base-0", "probe-copy/base-0", "probe-recall/slow-0"]
-    assert float(read_rows()["slow"]["copy_mean"]) > 0.5
+    assert float(read_rows()["slow"]["copy_mean"]) > 0.5 and float(read_rows()["base"]["recall_mean"]) == 0.501
 
 
 def test_a_study_grows_by_seeds(ablate):
@@ -338,7 +377,7 @@ def test_a_study_keeps_its_threads(ablate, monkeypatch):
     assert json.loads(Path("study/plan.json").read_text())["threads"] == 2
     message = fail(ablate, *OPTIONS, *files, "--threads", "1")
     assert message == (
-        "ablate --out study holds a study of another --threads: 2, now 1; repeat that, or give another --out"
+        "ablate --out study holds a study with --threads 2, now 1; use those again, or give another --out"
     )
 
 
@@ -353,7 +392,7 @@ def test_a_study_begun_by_another_process_meanwhile_is_respected(ablate, monkeyp
 
     monkeypatch.setattr(ScriptedRunner, "measure", measure)
     message = fail(ablate, *OPTIONS, *files)
-    assert "holds a study of another budget: steps=50, now steps=100" in message
+    assert "holds a study with --budget steps=50, now steps=100" in message
     assert Path("study/plan.json").read_bytes() == Path("other/plan.json").read_bytes()
 
 
@@ -391,17 +430,20 @@ def test_other_studies_in_the_folder_are_refused(ablate, monkeypatch):
     ablate(*OPTIONS, *files)
     before = sorted((file, file.read_bytes()) for file in Path("study").rglob("*.json"))
     for change, message in (
-        (["--budget", "steps=90"], "another budget: steps=100, now steps=90; repeat that, or give another --out"),
+        (
+            ["--budget", "steps=90"],
+            "a study with --budget steps=100, now steps=90; use those again, or",
+        ),
         (["--seeds", "2"], "a study with --seeds 3, now 2; give as many or more, or another --out"),
         (["--floor", "3"], "a study with --floor 4, now 3; give as many or more, or another --out"),
-        (["--tune", "lr=1,2"], "another --tune: none, now 1.0 2.0"),
-        (["--threads", "64"], "another --threads: "),
-        (["--model.decoder.dim", "8"], "another options: none, now --model.decoder.dim 8"),
+        (["--tune", "lr=1,2"], "with --tune none, now lr=1,2;"),
+        (["--threads", "64"], "with --threads "),
+        (["--model.decoder.dim", "8"], "with the options none, now --model.decoder.dim 8;"),
     ):
         assert message in fail(ablate, *OPTIONS, *files, *change)
     with monkeypatch.context() as patch:
         patch.setattr("lightning_xt.__version__", "9.9")
-        assert "holds a study of another version: lightning-xt " in fail(ablate, *OPTIONS, *files)
+        assert "holds a study with the versions lightning-xt " in fail(ablate, *OPTIONS, *files)
     Path("slow.yaml").write_text("model: {init_args: {decoder: {dim: 8}}}\n")
     assert "in which the overlay slow had other contents" in fail(ablate, *OPTIONS, *files)
     write_overlays("slow")
@@ -426,7 +468,7 @@ def test_mistakes_are_one_sentence_and_write_nothing(ablate):
         ([*OPTIONS, "--variants", "base.yaml"], "base is the name of the base; rename the file"),
         ([*OPTIONS, "--variants", "a + b.yaml"], "' + ' joins the names of a combination; rename the file"),
         ([*OPTIONS, "--variants", "none*.yaml"], "none*.yaml matches no file here and no shipped config"),
-        ([*OPTIONS, *files, "--budget", "bytes=900"], "--budget bytes=900 is not a step, which takes 1,024 bytes"),
+        ([*OPTIONS, *files, "--budget", "bytes=900"], "--budget bytes=900 pays for no step, which takes 1,024 bytes"),
         ([*OPTIONS, *files, "--seeds", "0"], "ablate --seeds is 0; it must be at least 1"),
         ([*OPTIONS, *files, "--workers", "0"], "ablate --workers is 0; it must be at least 1"),
         ([*OPTIONS, *files, "--threads", "0"], "ablate --threads is 0; it must be at least 1"),
@@ -543,7 +585,7 @@ def test_probes_are_columns(ablate):
     assert "on recall" in captured.out and float(read_rows()["slow"]["recall_mean"]) == pytest.approx(0.701)
     assert read_rows()["late"]["recall_error"] == "no answer; remove results/probe-recall/late-0.json to try again"
     assert 'data-key="0.701' in Path("study/table.html").read_text()
-    assert "another --probe_metric" in fail(ablate, *options, "--probe_metric", "val/loss")
+    assert "with --probe_metric" in fail(ablate, *options, "--probe_metric", "val/loss")
     assert "holds a study with recall too; give all of its probes" in fail(ablate, *OPTIONS, "--variants", *files)
     Path("recall.yaml").write_text("trainer: {max_steps: 8}\n")
     assert "in which the probe recall had other contents" in fail(ablate, *options)

@@ -13,10 +13,13 @@ from scripted_runner import ENVIRONMENT, die, fail, lack_memory, leave, meet
 from lightning_xt.commands.ablation import process_runner
 from lightning_xt.commands.ablation.child_process import ChildProcess, Place, RunError
 from lightning_xt.commands.ablation.child_training import train_run
-from lightning_xt.commands.ablation.paced_steps import FACTS
+from lightning_xt.commands.ablation.paced_steps import FACTS, hash_files
 from lightning_xt.commands.ablation.process_runner import SLICE, BaseError, Job, ProcessRunner
 from lightning_xt.commands.ablation.study_plan import Run
 from lightning_xt.commands.trainer import run_trainer
+from lightning_xt.data.pairs.copy_task import CopyTask
+from lightning_xt.data.probes.mqar import MQAR
+from lightning_xt.data.text.text_files import TextFiles
 from lightning_xt.training.callbacks.throughput import Throughput
 
 
@@ -111,10 +114,29 @@ def test_workers_train_at_the_same_time(tmp_path, monkeypatch):
     ],
 )
 def test_a_run_without_its_metric_says_which_it_has(monkeypatch, metrics, sentence):
-    trainer = SimpleNamespace(callback_metrics=metrics, callbacks=[Throughput()], global_step=3, datamodule=None)
+    trainer = SimpleNamespace(
+        callback_metrics=metrics, callbacks=[Throughput()], global_step=3, max_steps=3, datamodule=None
+    )
     monkeypatch.setattr(run_trainer, "train", lambda *args: SimpleNamespace(trainer=trainer))
     with pytest.raises(RunError, match=re.escape(sentence)):
         train_run(None, [], ["val/accuracy"])
+
+
+def test_a_run_that_ends_early_is_none(monkeypatch):
+    trainer = SimpleNamespace(
+        callback_metrics={}, callbacks=[Throughput()], global_step=3, max_steps=9, datamodule=None
+    )
+    monkeypatch.setattr(run_trainer, "train", lambda *args: SimpleNamespace(trainer=trainer))
+    with pytest.raises(RunError, match="it ended after 3 of its 9 steps; omit what ends it"):
+        train_run(None, [])
+
+
+def test_the_hash_is_of_data_that_seeds_share(tmp_path):
+    (tmp_path / "corpus.txt").write_text("to be or not to be " * 99)
+    files = TextFiles(path=str(tmp_path / "corpus.txt"), seq_len=8)
+    files.prepare_data()
+    assert hash_files(files) == files.content_hash
+    assert [hash_files(each) for each in (MQAR(seed=3), CopyTask(seed=3), None)] == [None] * 3
 
 
 def test_a_lack_of_memory_may_pass():

@@ -9,14 +9,16 @@ from lightning_xt.commands.ablation.budget import Budget
 from lightning_xt.commands.ablation.mean_tests import (
     Spread,
     average,
-    check_sum,
     compare_means,
+    compute_contrast,
     correct_for_number,
     find_spread,
     moderate,
 )
+from lightning_xt.commands.ablation.row_verdicts import judge_rows
 from lightning_xt.commands.ablation.shared_spread import share_spread
 from lightning_xt.commands.ablation.student_t import find_p_value, find_quantile, regularized_beta
+from lightning_xt.commands.ablation.study_rows import StudyRow
 from lightning_xt.system.messages import UserError
 
 
@@ -95,6 +97,14 @@ def test_a_known_spread_makes_a_normal_test():
     assert found.margin == pytest.approx(1.959964 * 3 / z, rel=1e-6)
 
 
+def test_a_test_has_at_most_the_degrees_of_the_groups_that_the_spread_is_estimated_from():
+    found = compare_means([1.0, 2.0, 3.0], [4.0, 6.0], Spread(9.0, math.inf, 3))
+    z = 3 / (9 * 5 / 6) ** 0.5
+    assert (found.degrees, found.p) == (3, pytest.approx(integrate(z, 3), rel=1e-8))
+    # Of few degrees anyway.
+    assert compare_means([1.0, 2.0, 3.0], [4.0, 6.0], Spread(9.0, 0.5, 30)).degrees < 5
+
+
 def test_a_prior_counts_by_its_degrees():
     assert moderate(Spread(4.0, 2), Spread(1.0, 6)) == Spread(14 / 8, 8)
     assert (
@@ -107,17 +117,17 @@ def test_a_prior_counts_by_its_degrees():
 def test_a_weighted_sum_by_hand():
     """The interaction 10 - 6 - 5 + 2 = 1; variances 2 of four groups of 2, 4, 2 and 2 repeats."""
     groups = [(1.0, [9.0, 11.0]), (-1.0, [5.0, 5.0, 7.0, 7.0]), (-1.0, [4.0, 6.0]), (1.0, [1.0, 3.0])]
-    found = check_sum(groups)
+    found = compute_contrast(groups)
     parts = [1.0, 1 / 3, 1.0, 1.0]
     degrees = sum(parts) ** 2 / (1 + (1 / 3) ** 2 / 3 + 1 + 1)
     assert (found.value, found.degrees) == (1.0, pytest.approx(degrees))
     assert found.p == pytest.approx(integrate(1 / sum(parts) ** 0.5, degrees), rel=1e-8)
-    assert check_sum([*groups, (1.0, [0.0])]) is None
+    assert compute_contrast([*groups, (1.0, [0.0])]) is None
 
 
 def test_a_shared_spread_is_pooled_where_groups_agree_and_wide_where_they_do_not():
     alike = [Spread(2.0, 2), Spread(1.0, 2), Spread(1.5, 10)]
-    assert share_spread(alike) == Spread(pytest.approx(21 / 14), math.inf)
+    assert share_spread(alike) == Spread(pytest.approx(21 / 14), math.inf, 14)
     assert share_spread([Spread(0.0, 2)]) is None
     # Draws of 5 * F(4, 6): sums of exponentials are chi-squared with even degrees.
     random = Random(0)
@@ -125,6 +135,24 @@ def test_a_shared_spread_is_pooled_where_groups_agree_and_wide_where_they_do_not
               for _ in range(2000)]  # fmt: skip
     found = share_spread([Spread(5 * each, 4) for each in ratios])
     assert 5 < found.degrees < 7 and 4.6 < found.variance < 5.4
+
+
+def test_rows_are_better_by_both_tests_only():
+    """Welch's test alone is fooled by repeats that agree by chance, where those of all others do not."""
+    random = Random(1)
+    values = {name: [random.gauss(0, 1) for _ in range(3)] for name in map(str, range(20))}
+    values |= {"alike": [-1.9, -1.9001, -1.9002], "far": [-9.0, -9.1, -9.2], "likely": [-4.5, -3.0, -6.0]}
+    base = StudyRow(name="base", values=[random.gauss(0, 1) for _ in range(10)])
+    rows = [
+        StudyRow(name=name, values=each, mean=average(each), difference=compare_means(each, base.values))
+        for name, each in values.items()
+    ]
+    found = {row.name: row for row in judge_rows(base, rows)}
+    assert found["alike"].p < 0.05 <= found["alike"].p_shared and found["likely"].p_shared < 0.05 <= found["likely"].p
+    assert {row.verdict for row in found.values()} == {"within the noise", "better", "likely better"}
+    assert [found[name].verdict for name in ("alike", "far", "likely")] == [
+        "within the noise", "better", "likely better"
+    ]  # fmt: skip
 
 
 def test_holms_correction_by_hand():
@@ -139,6 +167,8 @@ def test_budgets():
     assert Budget.parse("bytes=1.5k").count_steps(costs) == 1
     assert Budget.parse("seconds=2.75").count_steps(costs) == 5
     assert Budget.parse("steps=7").count_steps({}) == 7
+    assert Budget.parse("steps=2.03k").count_steps({}) == 2030
+    assert Budget.parse("bytes=4.1M").count_steps({"bytes_per_step": 100_000.0}) == 41
     assert Budget.parse("flops=3e14").count_steps({"flops_per_step": 1e11}) == 3000
 
 
@@ -148,10 +178,10 @@ def test_budgets():
         ("4M", "is not a budget; give bytes=4M"),
         ("bites=4M", "is not a budget"),
         ("bytes=-1", "is not a budget"),
-        ("bytes=0", "is not a step; give more"),
-        ("bytes=1000", "is not a step, which takes 1,024 bytes; give more"),
+        ("bytes=0", "pays for no step; give more"),
+        ("bytes=1000", "pays for no step, which takes 1,024 bytes; give more"),
         ("flops=1T", "the flops of a step of this model on these data are not known"),
-        ("steps=0.5", "is not a step, which takes 1 steps; give more"),
+        ("steps=0.5", "pays for no step, which takes 1 steps; give more"),
     ],
 )
 def test_a_budget_that_is_not_a_step_is_refused(text, message):

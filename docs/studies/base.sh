@@ -14,6 +14,9 @@ variants=(
   multi_token_prediction logit_z_loss soap normuon next_embedding
 )
 variants=("${variants[@]/#/variants/}")
+# Those with sizes, for this base's.
+overlays="$(dirname "${BASH_SOURCE[0]}")/overlays"
+for name in macaron rotary_partial; do variants=("${variants[@]/#variants\/$name/$overlays/$name}"); done
 variants=("${variants[@]/%/.yaml}")
 lightning-xt ablate -c language/ablation_base.yaml --variants "${variants[@]}" --budget bytes=1.5M \
   --seeds 3 --floor 10 --workers 2 --threads 1 --out ablations/base

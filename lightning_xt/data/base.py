@@ -29,6 +29,8 @@ class DataModule(LightningDataModule, ABC):
     unknown."""
     stop: Sequence[str] = ()
     """Strings that end the completions of its prompts, in `predict`."""
+    is_generated: ClassVar[bool] = False
+    """True if rows are drawn from the seed, which is then part of `content_hash`, and from nothing that may change."""
     has_answers: bool = False
     """True if the scored tokens of a row are its answer, which is right or wrong: evaluations count the right ones."""
     logged: ClassVar[tuple[str, ...]] = ()

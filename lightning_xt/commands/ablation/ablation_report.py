@@ -21,7 +21,8 @@ from lightning_xt.commands.ablation.study_folder import StudyFolder
 from lightning_xt.commands.ablation.study_page import format_page
 from lightning_xt.commands.ablation.study_plan import StudyPlan
 from lightning_xt.commands.ablation.study_plot import draw_study
-from lightning_xt.commands.ablation.study_results import StudyResults, StudyRow
+from lightning_xt.commands.ablation.study_results import StudyResults
+from lightning_xt.commands.ablation.study_rows import StudyRow
 from lightning_xt.commands.ablation.study_tables import format_csv, format_json, format_markdown, format_runs
 from lightning_xt.commands.plots.plot_files import write_plot
 from lightning_xt.system.cores import count_usable_cores

@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Self
 
 from lightning_xt.system.messages import UserError
@@ -37,9 +38,10 @@ class Budget:
                 f"{OPTION} {text} is not a budget; give bytes=4M, flops=3e14, seconds=300 or steps=1000, with k, M, G, "
                 "T, P or E for powers of 1,000"
             )
-        amount = float(match[2]) * PREFIXES[match[3]]
+        # As a decimal number, for 2.03 * 1000 is less than 2030.
+        amount = float(Decimal(match[2]) * PREFIXES[match[3]])
         if not 0 < amount < math.inf:
-            raise UserError(f"{OPTION} {text} is not a step; give more")
+            raise UserError(f"{OPTION} {text} pays for no step; give more")
         return cls(match[1], amount, text)
 
     def count_steps(self, costs: Mapping[str, Any]) -> int:
@@ -59,5 +61,5 @@ class Budget:
                 "steps=N or seconds=N"
             )
         if (steps := int(self.amount / cost)) < 1:
-            raise UserError(f"{OPTION} {self.text} is not a step, which takes {cost:,.4g} {self.kind}; give more")
+            raise UserError(f"{OPTION} {self.text} pays for no step, which takes {cost:,.4g} {self.kind}; give more")
         return steps

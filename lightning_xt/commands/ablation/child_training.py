@@ -38,8 +38,9 @@ def train_run(connection: Connection, args: Sequence[str], wanted: Sequence[str]
         The metrics of the validation after the last step, the steps, what it was trained on, and the time that it took.
 
     Raises:
-        RunError: a metric is not finite, or there is none.
+        RunError: it ended early, a metric is not finite, or there is none.
     """
+    from lightning_xt.commands.ablation.paced_steps import hash_files
     from lightning_xt.commands.trainer.results import collect_metrics
     from lightning_xt.commands.trainer.run_trainer import train
     from lightning_xt.training.callbacks.throughput import Throughput
@@ -51,6 +52,10 @@ def train_run(connection: Connection, args: Sequence[str], wanted: Sequence[str]
         metrics = collect_metrics(trainer, "val/")
         counted = next(each for each in trainer.callbacks if isinstance(each, Throughput)).state_dict()
         steps, data = trainer.global_step, trainer.datamodule
+        if 0 < trainer.max_steps != steps:
+            raise RunError(
+                f"it ended after {steps} of its {trainer.max_steps} steps; omit what ends it, such as trainer.max_time"
+            )
         if any(name.startswith("test/") for name in wanted):
             trainer.test(line.model, data, verbose=False)
             metrics |= collect_metrics(trainer, "test/")
@@ -66,7 +71,7 @@ def train_run(connection: Connection, args: Sequence[str], wanted: Sequence[str]
         "steps": steps,
         "tokens": counted["tokens"],
         "bytes": None if size is None else round(counted["tokens"] * size),
-        "data": data.content_hash,
+        "data": hash_files(data),
         "seconds": round(counted["seconds"], 3),
         "processor_seconds": round(time.process_time(), 3),
     }

@@ -35,11 +35,13 @@ class Spread:
 
     Args:
         variance: the variance.
-        degrees: its degrees of freedom; infinite = it is known exactly.
+        degrees: its degrees of freedom; infinite = that of each group.
+        most: most degrees of freedom of a test with it: those of all groups that it was estimated from.
     """
 
     variance: float
     degrees: float
+    most: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -78,12 +80,12 @@ def find_spread(values: Sequence[float]) -> Spread:
 def compare_means(first: Sequence[float], second: Sequence[float], prior: Spread | None = None) -> Difference | None:
     """Return the first mean minus the second, and test whether it is 0; None if one has fewer than two repeats.
 
-    See `check_sum` for the prior.
+    See `compute_contrast` for the prior.
     """
-    return check_sum([(1.0, first), (-1.0, second)], prior)
+    return compute_contrast([(1.0, first), (-1.0, second)], prior)
 
 
-def check_sum(groups: Sequence[tuple[float, Sequence[float]]], prior: Spread | None = None) -> Difference | None:
+def compute_contrast(groups: Sequence[tuple[float, Sequence[float]]], prior: Spread | None = None) -> Difference | None:
     """Return a weighted sum of means, and test whether it is 0; None if a group has fewer than two repeats.
 
     Without a prior each group's variance is that of its repeats, so that a test of two groups is Welch's.
@@ -106,7 +108,7 @@ def check_sum(groups: Sequence[tuple[float, Sequence[float]]], prior: Spread | N
         # All repeats agree.
         return Difference(value, 0.0, 0.0, 0.0 if value else 1.0, math.inf)
     weights = math.fsum(part**2 / each.degrees for part, each in zip(parts, spreads, strict=True))
-    degrees = sum(parts) ** 2 / weights if weights else math.inf
+    degrees = min(sum(parts) ** 2 / weights if weights else math.inf, math.inf if prior is None else prior.most)
     margin = find_quantile(CONFIDENCE, degrees) * error
     return Difference(value, error, margin, find_p_value(value / error, degrees), degrees)
 

@@ -12,7 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning_xt.data.base import DataModule
 from lightning_xt.training.callbacks.throughput import find_targets
 from lightning_xt.training.metrics.step_memory import record_allocations
-from lightning_xt.training.metrics.utilization import count_training_flops
+from lightning_xt.training.metrics.utilization import count_module_flops
 from lightning_xt.training.network_adaptation import count_trained
 from lightning_xt.training.step_boundaries import at_step_boundary
 
@@ -79,8 +79,7 @@ class PacedSteps(Callback):
         """Return what a step costs besides time, and what runs must share."""
         data: Any = getattr(trainer, "datamodule", None)
         size = data.bytes_per_token() if isinstance(data, DataModule) else None
-        network: Any = getattr(module, "network", None)
-        flops = None if network is None else count_training_flops(network, seq_len)
+        flops = count_module_flops(module, seq_len)
         weights = list(module.parameters())
         states = [each for state in trainer.optimizers[0].state.values() for each in state.values()]
         held = [each for each in (*weights, *states) if isinstance(each, torch.Tensor)]
@@ -91,6 +90,11 @@ class PacedSteps(Callback):
             "bytes_per_step": None if size is None else tokens * size,
             "flops_per_step": None if flops is None else tokens * flops,
             "memory": sum(each.numel() * each.element_size() for each in held) + self._allocated.peak,
-            "data": getattr(data, "content_hash", None),
+            "data": hash_files(data),
             "optimizer": dict(module.hparams).get("optimizer"),
         }
+
+
+def hash_files(data: Any) -> str | None:
+    """Return the hash of data that all seeds share and that may change; None for others."""
+    return None if not isinstance(data, DataModule) or data.is_generated else data.content_hash

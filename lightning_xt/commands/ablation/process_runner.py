@@ -17,8 +17,8 @@ WARM_UP = 20
 """Steps after them before speeds are measured: a process becomes faster while its memory grows."""
 LONGEST_WARM_UP = 20.0
 """Seconds after which the warm-up ends earlier."""
-SLICE = 4
-"""Steps of a slice."""
+SLICE = 5
+"""Steps of a slice: two of them have ten, as often as SOAP renews its bases."""
 
 
 class Job(NamedTuple):
@@ -78,8 +78,8 @@ class ProcessRunner:
     """
 
     def __init__(self, workers: int, threads: int, devices: int = 0, slices: int = 5) -> None:
-        share = [number % devices if devices and workers > 1 else None for number in range(workers)]
-        self._places = [Place(threads, device) for device in share]
+        chosen = [number % devices if devices and workers > 1 else None for number in range(workers)]
+        self._places = [Place(threads, device) for device in chosen]
         self._slices = slices
 
     def measure(self, base: Sequence[str], args: Sequence[str]) -> dict[str, Any]:

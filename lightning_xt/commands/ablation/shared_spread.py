@@ -24,18 +24,19 @@ def share_spread(spreads: Sequence[Spread]) -> Spread | None:
     known = [each for each in spreads if each.variance > 0]
     if not known:
         return None
-    pooled = math.fsum(each.degrees * each.variance for each in known) / math.fsum(each.degrees for each in known)
-    found = [(_weigh_equal(known, pooled), Spread(pooled, math.inf))]
+    total = math.fsum(each.degrees for each in known)
+    pooled = math.fsum(each.degrees * each.variance for each in known) / total
+    found = [(_rate_equal(known, pooled), Spread(pooled, math.inf, total))]
     logs = [math.log(each.variance) for each in known]
     for degrees in DEGREES:
-        fit = partial(_weigh, known, degrees)
+        fit = partial(_rate, known, degrees)
         best = _find_maximum(fit, min(logs), max(logs))
         ways = math.fsum(math.lgamma((each.degrees + degrees) / 2) - math.lgamma(degrees / 2) for each in known)
-        found.append((ways + fit(best), Spread(math.exp(best), degrees)))
+        found.append((ways + fit(best), Spread(math.exp(best), degrees, total)))
     return max(found, key=lambda each: each[0])[1]
 
 
-def _weigh(spreads: Sequence[Spread], degrees: float, log_variance: float) -> float:
+def _rate(spreads: Sequence[Spread], degrees: float, log_variance: float) -> float:
     """Return the log-likelihood of s, given d: variances over s have F distributions. Constants are omitted."""
     scale = degrees * math.exp(log_variance)
     total = 0.0
@@ -45,7 +46,7 @@ def _weigh(spreads: Sequence[Spread], degrees: float, log_variance: float) -> fl
     return total
 
 
-def _weigh_equal(spreads: Sequence[Spread], variance: float) -> float:
+def _rate_equal(spreads: Sequence[Spread], variance: float) -> float:
     """Return the log-likelihood of one variance of all groups; the same constants are omitted."""
     halves = ((each.degrees / 2, each.degrees * each.variance / (2 * variance)) for each in spreads)
     return math.fsum(half * math.log(ratio) - ratio for half, ratio in halves)

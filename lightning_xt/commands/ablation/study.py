@@ -74,7 +74,7 @@ class Study:
         """Return the plan of the study in the folder, None if there is none; UserError if it is not of this study."""
         earlier = self.folder.read_plan()
         if earlier is not None:
-            check_resumable(self.plan, earlier, self.folder.option, self.folder.has_results("probe"))
+            check_resumable(self.plan, earlier, self.folder.option, self.folder.has_probed())
         return earlier
 
     def _check_code(self) -> None:
@@ -119,7 +119,20 @@ class Study:
         return f"{len(runs)} runs are left, {format_seconds(seconds)} of training, of the base {base:.4f} s a step"
 
     def _is_left(self, run: Run) -> bool:
-        return self.folder.read_result(run.key) is None and self.results.can_train(run.variant)
+        if not self.results.can_train(run.variant):
+            return False
+        result = self.folder.read_result(run.key)
+        if result is None or "error" in result:
+            return result is None
+        # A result of the base of another --probe_metric, or of another learning rate, whose tuning was tried again.
+        is_another = run.purpose != "tuning" and result.get("rate") != self._choose_rate(run)
+        return is_another or not self.results.has_metric(run, result)
+
+    def _choose_rate(self, run: Run) -> float | None:
+        """Return the learning rate of a run; None = that of its config."""
+        if run.probe is not None:
+            return None
+        return self.results.choose_rate(run.variant) if run.rate is None else run.rate
 
     def _measure_variants(self) -> None:
         names = [each.name for each in self.plan.variants if each.error is None]
@@ -166,7 +179,10 @@ class Study:
     def _keep(self, run: Run, result: dict[str, Any] | RunError) -> dict[str, Any]:
         """Write a result or a failure, and return it; UserError without writing if the base's rows need the run."""
         if not isinstance(result, RunError):
-            return self._write(run, self._check_data(run, result))
+            self._check_data(run, result)
+            if run.variant != BASE and not self.results.has_metric(run, result):
+                return self._write(run, describe_failure(RunError(f"it has no {self.results.find_metric(run)}")))
+            return self._write(run, {**result, "rate": self._choose_rate(run)})
         # A learning rate may be too high for the base too.
         if run.variant == BASE and (run.purpose != "tuning" or result.may_pass):
             raise UserError(f"{UNTRAINED}{'' if run.probe is None else f' on {run.probe}'}: {result}")
@@ -209,25 +225,20 @@ class Study:
 
     def _list_rate_options(self, run: Run) -> list[str]:
         """Return the options of a run's learning rate; RunError if there is nothing to tune."""
-        if run.probe is not None:
-            return []
-        rate = run.rate if run.rate is not None else self.results.choose_rate(run.variant)
+        rate = self._choose_rate(run)
         if rate is None:
             return []
         costs = self.folder.read_speed(run.variant) or {}
         return list_rate_options(costs.get("optimizer") or {}, rate)
 
-    def _check_data(self, run: Run, result: dict[str, Any]) -> dict[str, Any]:
+    def _check_data(self, run: Run, result: Mapping[str, Any]) -> None:
         """Raise a UserError if the data of a study have changed since it began; a variant may have its own."""
-        if run.probe is not None:
-            return result
         measured = (self.folder.read_speed(run.variant) or {}).get("data")
-        if measured != result["data"]:
+        if run.probe is None and measured != result["data"]:
             raise UserError(
                 f"ablate: the data of {run.variant} have changed since the study began (their hash is "
                 f"{str(result['data'])[:16]}, not {str(measured)[:16]}); restore them, or give another --out"
             )
-        return result
 
 
 def list_rate_options(optimizer: Mapping[str, Any], rate: float) -> list[str]:

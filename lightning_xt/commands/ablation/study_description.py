@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 from lightning_xt.commands.ablation.budget import KINDS
 from lightning_xt.commands.ablation.mean_tests import SIGNIFICANT
-from lightning_xt.commands.ablation.study_results import StudyResults, StudyRow
+from lightning_xt.commands.ablation.study_results import StudyResults
+from lightning_xt.commands.ablation.study_rows import StudyRow
 
 
 def describe_study(results: StudyResults, rows: list[StudyRow]) -> list[str]:
@@ -18,6 +19,7 @@ def describe_study(results: StudyResults, rows: list[StudyRow]) -> list[str]:
         *_describe_choices(results),
         f"{versions}; threads of a run: {plan.threads}.",
         *_describe_processors(results),
+        *_describe_code(results),
     ]
 
 
@@ -56,8 +58,7 @@ def _describe_tests(results: StudyResults, rows: list[StudyRow]) -> Iterator[str
         yield (
             "p is Welch's, by the spread of the row's own repeats; p with shared spread takes that of the other rows "
             f"into account. Both are corrected for the number of rows, {tested}, by Holm's method. A row is better or "
-            f"worse if the first is below {SIGNIFICANT}, likely so if only the second is, and otherwise within the "
-            "noise."
+            f"worse if both are below {SIGNIFICANT}, likely so if only the second is, and otherwise within the noise."
         )
     if any(row.interaction is not None for row in rows):
         yield (
@@ -106,3 +107,11 @@ def _describe_processors(results: StudyResults) -> Iterator[str]:
     if names := results.list_processors():
         several = "" if len(names) == 1 else ", which round differently: a run repeated on another ends at other bits"
         yield f"Trained on {' and on '.join(names)}{several}."
+
+
+def _describe_code(results: StudyResults) -> Iterator[str]:
+    if mixed := results.list_mixed():
+        yield (
+            f"The code changed within {len(mixed)} rows, such as {mixed[0]}: the base was trained again to the same "
+            "bits, they were not (runs.csv has a hash of the code of each run)."
+        )

@@ -8,6 +8,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from lightning_xt.commands.ablation.study_plan import BASE
 from lightning_xt.system.files import replace_file
 from lightning_xt.system.json_text import to_json
 from lightning_xt.system.messages import UserError
@@ -74,6 +75,7 @@ class StudyFolder:
 
     def write_result(self, key: str, result: Mapping[str, Any]) -> None:
         self._write(self.name_result(key), result)
+        self._known.pop(self.name_result(key), None)
 
     def name_speed(self, variant: str) -> str:
         """Return the name in the folder of the file of a variant's costs."""
@@ -83,9 +85,9 @@ class StudyFolder:
         """Return the name in the folder of the file of a run's result."""
         return f"results/{key}.json"
 
-    def has_results(self, purpose: str) -> bool:
-        """Return whether a run of a purpose has a result or has failed."""
-        return any(self.path.glob(f"results/{purpose}*/*.json"))
+    def has_probed(self) -> bool:
+        """Return whether a probe has a result that says something, which the first one, of the base, alone does not."""
+        return any(file.name != f"{BASE}-0.json" for file in self.path.glob("results/probe*/*.json"))
 
     def write_overlay(self, name: str, text: str) -> Path:
         """Write the overlay of a variant, from which its runs read, and return its file."""
@@ -103,7 +105,7 @@ class StudyFolder:
         return file
 
     def _read_once(self, name: str) -> dict[str, Any] | None:
-        """Return a file that never changes once it is there."""
+        """Return a file that changes by this object only."""
         if name not in self._known and (found := self._read(name)) is not None:
             self._known[name] = found
         return self._known.get(name)

@@ -5,7 +5,8 @@ from html import escape
 from pathlib import Path
 
 from lightning_xt.commands.ablation.study_description import describe_study
-from lightning_xt.commands.ablation.study_results import NOISE, RATIOS, SAME, StudyResults, StudyRow
+from lightning_xt.commands.ablation.study_results import StudyResults
+from lightning_xt.commands.ablation.study_rows import NOISE, ONE_SEED, RATIOS, SAME, StudyRow
 from lightning_xt.commands.ablation.study_tables import format_row, list_columns
 
 PAGE = Path(__file__).with_name("study_page.html")
@@ -17,6 +18,7 @@ CLASSES = {
     "worse": "worse",
     "the base": "base",
     SAME: "same",
+    ONE_SEED: "one-seed",
 }
 """Classes of rows by their verdicts."""
 FAILED, OPEN = "failed", "open"

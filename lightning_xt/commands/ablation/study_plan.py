@@ -163,7 +163,7 @@ class StudyPlan:
         return [each.name for each in self.variants if each.error is None]
 
 
-def check_resumable(plan: StudyPlan, earlier: Mapping[str, Any], place: str, has_probed: bool = True) -> None:
+def check_resumable(plan: StudyPlan, earlier: Mapping[str, Any], place: str, has_probed: bool) -> None:
     """Raise a UserError unless the study of an earlier plan can continue by this one, which may have more of it.
 
     Args:
@@ -178,8 +178,8 @@ def check_resumable(plan: StudyPlan, earlier: Mapping[str, Any], place: str, has
             f"{place} holds a plan.json without {_list(lost)}: it is of another version, or not a study; give another "
             "--out"
         )
-    for name, one in (("versions", "version"), ("options", "options"), ("budget", "budget")):
-        _require_equal(place, one, earlier[name], now[name])
+    for name, what in (("versions", "the versions"), ("options", "the options"), ("budget", "--budget")):
+        _require_equal(place, what, earlier[name], now[name])
     if [text for _, text in earlier["base"]] != [text for _, text in now["base"]]:
         raise UserError(
             f"{place} holds a study of another base: {_name_base(earlier)} was another one then than "
@@ -192,7 +192,7 @@ def check_resumable(plan: StudyPlan, earlier: Mapping[str, Any], place: str, has
                 f"{place} holds a study with --{name} {earlier[name]}, now {now[name]}; give as many or more, or "
                 "another --out"
             )
-    _require_equal(place, "--tune", earlier["rates"], now["rates"])
+    _require_equal(place, "--tune", _spell_rates(earlier["rates"]), _spell_rates(now["rates"]))
     _require_equal(place, "--threads", earlier["threads"], now["threads"])
     if earlier["probes"] and has_probed:
         _require_equal(place, "--probe_metric", earlier["probe_metric"], now["probe_metric"])
@@ -212,9 +212,13 @@ def check_resumable(plan: StudyPlan, earlier: Mapping[str, Any], place: str, has
 def _require_equal(place: str, what: str, before: Any, now: Any) -> None:
     if before != now:
         raise UserError(
-            f"{place} holds a study of another {what}: {_show(before)}, now {_show(now)}; repeat that, or give "
-            "another --out"
+            f"{place} holds a study with {what} {_show(before)}, now {_show(now)}; use those again, or give another "
+            "--out"
         )
+
+
+def _spell_rates(rates: Sequence[float]) -> str:
+    return f"lr={','.join(f'{rate:g}' for rate in rates)}" if rates else "none"
 
 
 def _show(value: Any) -> str:

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from lightning_xt.commands.ablation.mean_tests import average
-from lightning_xt.commands.ablation.study_results import NOISE, StudyResults, StudyRow
+from lightning_xt.commands.ablation.study_results import StudyResults
+from lightning_xt.commands.ablation.study_rows import NOISE, StudyRow
 from lightning_xt.commands.ablation.study_tables import UNITS
 from lightning_xt.system.messages import make_visible
 
@@ -39,7 +39,7 @@ def draw_study(results: StudyResults, rows: Sequence[StudyRow]) -> Any:
         text.set_parse_math(False)
     if base.mean is not None and base.mean.deviation is not None:
         # A single run of the base lies within two standard deviations, mostly.
-        band = 2 * (average(base.values).deviation or 0.0)
+        band = 2 * base.mean.deviation
         axes.axhspan(-band, band, color="0.9", zorder=0, label="two standard deviations of the base's runs")
         axes.legend(frameon=False, loc="lower right")
         if band and max((abs(_find_gain(row, base)) for row in shown), default=0.0) > MOST_BANDS * band:

@@ -1,77 +1,19 @@
 """Results of an ablation so far, and the rows of its table."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
 from lightning_xt.commands.ablation.child_training import METRICS
-from lightning_xt.commands.ablation.mean_tests import (
-    SIGNIFICANT,
-    Difference,
-    Mean,
-    Spread,
-    average,
-    check_sum,
-    compare_means,
-    correct_for_number,
-    find_spread,
-)
-from lightning_xt.commands.ablation.shared_spread import share_spread
+from lightning_xt.commands.ablation.mean_tests import average, compare_means
+from lightning_xt.commands.ablation.row_verdicts import judge_rows
 from lightning_xt.commands.ablation.study_folder import StudyFolder
 from lightning_xt.commands.ablation.study_plan import BASE, HALF, TUNING_SEED, Run, StudyPlan, Variant
-from lightning_xt.commands.ablation.study_probes import ProbeCell, build_cells
+from lightning_xt.commands.ablation.study_probes import build_cells
+from lightning_xt.commands.ablation.study_rows import RATIOS, SAME, StudyRow
 from lightning_xt.system.messages import UserError
-
-NOISE, SAME = "within the noise", "the same as the base"
-RATIOS = ("time", "parameters", "memory", "flops")
-"""Costs of a row, in multiples of the base's."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class StudyRow:
-    """Row of the table.
-
-    Args:
-        name: name of the variant.
-        summary: one line about it.
-        verdict: meaning of the row: (likely) better or worse, within the noise, or why it says nothing.
-        values: metric of each repeat.
-        mean: their mean. None = there is none.
-        difference: difference of the mean from the base's. None = it is not tested.
-        p: its p-value by Welch's test, corrected for the number of rows.
-        p_shared: that with the spread that all rows share, corrected.
-        interaction: difference of a combination from the base beyond the sum of its parts' differences.
-        p_interaction: its p-value, corrected for the number of combinations.
-        by_seconds: estimated metric after as many seconds as the base is trained for. None = unknown.
-        by_bytes: estimated metric after as many bytes.
-        steps: steps of each repeat.
-        rate: the tuned learning rate. None = its own.
-        at_end: whether that is the first or last of those tried.
-        ratios: costs in multiples of the base's.
-        costs: costs by themselves.
-        probes: results on probes, by their names.
-    """
-
-    name: str
-    summary: str = ""
-    verdict: str = ""
-    values: Sequence[float] = ()
-    mean: Mean | None = None
-    difference: Difference | None = None
-    p: float | None = None
-    p_shared: float | None = None
-    interaction: Difference | None = None
-    p_interaction: float | None = None
-    by_seconds: float | None = None
-    by_bytes: float | None = None
-    steps: int | None = None
-    rate: float | None = None
-    at_end: bool = False
-    ratios: Mapping[str, float | None] = field(default_factory=dict)
-    costs: Mapping[str, Any] = field(default_factory=dict)
-    probes: Mapping[str, ProbeCell] = field(default_factory=dict)
 
 
 class StudyResults:
@@ -91,17 +33,34 @@ class StudyResults:
         """Metric by which runs are compared."""
         if self._metric is None:
             runs = (*self.plan.list_tuning(), *self.plan.list_repeats())
-            done = (self.folder.read_result(run.key) for run in runs)
+            done = (self.folder.read_result(run.key) for run in runs if run.variant == BASE)
             found = (result["metrics"] for result in done if result is not None and "error" not in result)
             # Known from the first result on.
             self._metric = next((name for metrics in found for name in METRICS if name in metrics), None)
         return self._metric or METRICS[0]
+
+    def find_metric(self, run: Run) -> str:
+        """Return the metric that a run is for."""
+        return self.metric if run.probe is None else self.plan.probe_metric
+
+    def has_metric(self, run: Run, result: Mapping[str, Any]) -> bool:
+        """Return whether a result has the metric that the run is for, as far as that is known."""
+        return self.find_metric(run) in result["metrics"] or (run.probe is None and self._metric is None)
 
     def list_processors(self) -> list[str]:
         """List the kinds of processors that trained the runs, the first one first."""
         runs = (*self.plan.list_tuning(), *self.plan.list_repeats(), *self.plan.list_probes())
         results = (self.folder.read_result(run.key) or {} for run in runs)
         return list(dict.fromkeys(result["processor"] for result in results if "processor" in result))
+
+    def list_mixed(self) -> list[str]:
+        """List the variants whose repeats were trained by different code."""
+        found = []
+        for name in (each.name for each in self.plan.variants):
+            repeats = [self.folder.read_result(Run(name, seed).key) or {} for seed in range(self.plan.seeds)]
+            if len({each["code"] for each in repeats if "code" in each}) > 1:
+                found.append(name)
+        return found
 
     def can_train(self, variant: str) -> bool:
         """Return whether a variant stands on the base, and its budget is a step."""
@@ -153,21 +112,17 @@ class StudyResults:
 
     def _read(self, run: Run) -> float | None:
         result = self.folder.read_result(run.key)
-        return None if result is None or "error" in result else float(result["metrics"][self.metric])
+        return None if result is None or "error" in result else result["metrics"].get(self.metric)
 
     def describe(self, run: Run, result: Mapping[str, Any]) -> str:
         """Describe the result of a run in a few words."""
-        metric = self.metric if run.probe is None else self.plan.probe_metric
+        metric = self.find_metric(run)
         return f"{metric} {result['metrics'][metric]:.4f}, {result['seconds']:.0f} s of training"
 
     def build_rows(self) -> list[StudyRow]:
         """Return the row of the base, then those of the variants, the best first; those without a result last."""
         base = self._build_row(Variant(BASE, ""))
-        rows = [self._build_row(each) for each in self.plan.variants]
-        spread = share_row_spread([base, *rows])
-        judged = _correct([row for row in rows if row.difference is not None and not row.verdict], base, spread)
-        rows = [_judge(row, *judged.get(row.name, (None, None))) for row in rows]
-        rows = _add_interactions(rows, base, self.plan.variants, spread)
+        rows = judge_rows(base, [self._build_row(each) for each in self.plan.variants], self.plan.variants)
         cells = {each.name: build_cells(self.plan, self.folder, each.name) for each in self.plan.probes}
         base, *rows = (
             replace(row, probes={probe: found[row.name] for probe, found in cells.items()}) for row in (base, *rows)
@@ -187,6 +142,7 @@ class StudyResults:
             "name": name,
             "summary": variant.summary,
             "values": list(values.values()),
+            "seeds": list(values),
             "steps": self.count_steps(name),
             "rate": rate,
             "at_end": len(tried) > 1 and rate in (min(tried), max(tried)),
@@ -249,45 +205,3 @@ class StudyResults:
             return None
         fallen = fmean(half[seed] - whole[seed] for seed in sorted(shared))
         return fallen / math.log(steps / (steps // HALF))
-
-
-def share_row_spread(rows: Sequence[StudyRow]) -> Spread | None:
-    """Return the spread of single runs that the rows share; None if no row shows one."""
-    return share_spread([find_spread(row.values) for row in rows if len(row.values) > 1])
-
-
-def _correct(rows: Sequence[StudyRow], base: StudyRow, spread: Spread | None) -> dict[str, tuple[float, float]]:
-    """Return the p-values of rows by both tests, corrected for their number."""
-    own, shared = (
-        correct_for_number([each.p for row in rows if (each := compare_means(row.values, base.values, prior))])
-        for prior in (None, spread)
-    )
-    return {row.name: both for row, both in zip(rows, zip(own, shared, strict=True), strict=True)}
-
-
-def _judge(row: StudyRow, p: float | None, p_shared: float | None) -> StudyRow:
-    """Return a row with its verdict, from its corrected p-values."""
-    if row.verdict or row.mean is None:
-        return row
-    if row.difference is None or p is None or p_shared is None:
-        return replace(row, verdict="one seed: no interval is claimed")
-    verdict = "better" if row.difference.value < 0 else "worse"
-    if p >= SIGNIFICANT:
-        verdict = NOISE if p_shared >= SIGNIFICANT else f"likely {verdict}"
-    return replace(row, verdict=verdict, p=p, p_shared=p_shared)
-
-
-def _add_interactions(
-    rows: Sequence[StudyRow], base: StudyRow, variants: Sequence[Variant], spread: Spread | None
-) -> list[StudyRow]:
-    """Return the rows, those of combinations with what they gain or lose beyond the sum of their parts."""
-    by_name, found = {row.name: row for row in rows}, {}
-    for variant in variants:
-        row, parts = by_name[variant.name], [by_name[part].values for part in variant.parts]
-        if parts and row.p is not None:
-            # Their differences from the base, whose weight is 1 less for each.
-            weighted = [(1.0, row.values), *((-1.0, each) for each in parts), (len(parts) - 1.0, base.values)]
-            if (test := check_sum(weighted, spread)) is not None:
-                found[row.name] = test
-    corrected = dict(zip(found, correct_for_number([test.p for test in found.values()]), strict=True))
-    return [replace(row, interaction=found.get(row.name), p_interaction=corrected.get(row.name)) for row in rows]

@@ -8,7 +8,8 @@ from typing import Any
 from lightning_xt.commands.ablation.mean_tests import SIGNIFICANT, Difference, Mean
 from lightning_xt.commands.ablation.study_description import describe_study, has_column
 from lightning_xt.commands.ablation.study_probes import ProbeCell
-from lightning_xt.commands.ablation.study_results import RATIOS, StudyResults, StudyRow
+from lightning_xt.commands.ablation.study_results import StudyResults
+from lightning_xt.commands.ablation.study_rows import RATIOS, StudyRow
 from lightning_xt.system.json_text import to_json
 
 UNITS = {"val/bits_per_byte": "bits per byte", "val/loss": "nats a token"}
@@ -77,9 +78,8 @@ def format_runs(results: StudyResults) -> str:
         if (result := results.folder.read_result(run.key)) is not None:
             identity = {"run": run.key, "variant": run.variant, "purpose": run.purpose, "seed": run.seed}
             identity["probe"] = run.probe or ""
-            own_rate = None if run.probe is not None else results.choose_rate(run.variant)
-            identity["learning rate"] = own_rate if run.rate is None else run.rate
-            kept = {name: value for name, value in result.items() if name not in ("metrics", "output", "data")}
+            identity["learning rate"] = result.get("rate")
+            kept = {name: value for name, value in result.items() if name not in ("metrics", "output", "data", "rate")}
             found.append({**identity, **result.get("metrics", {}), **kept})
     return _write_csv(list(dict.fromkeys(name for each in found for name in each)), found)
 
@@ -103,6 +103,7 @@ def collect_row(row: StudyRow) -> dict[str, Any]:
         "summary": row.summary,
         "verdict": row.verdict,
         "values": list(row.values),
+        "seeds": list(row.seeds),
         "mean": mean and mean.value,
         "margin": mean and mean.margin,
         "deviation": mean and mean.deviation,
@@ -131,7 +132,7 @@ def _collect_cell(cell: ProbeCell) -> list[tuple[str, Any]]:
 
 
 def _flatten(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {**row, "values": " ".join(map(repr, row["values"]))}
+    return {**row} | {name: " ".join(map(repr, row[name])) for name in ("values", "seeds")}
 
 
 def _write_csv(head: list[str], rows: list[dict[str, Any]]) -> str:

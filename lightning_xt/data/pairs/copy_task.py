@@ -51,6 +51,8 @@ class CopyTask(ParallelCorpus):
         (torch.Size([4, 6]), torch.Size([4, 7]))
     """
 
+    is_generated = True
+
     def __init__(
         self,
         task: Literal["copy", "copy_twice", "reverse", "sort"] = "copy_twice",

@@ -61,6 +61,7 @@ class Probe(DataModule):
     """
 
     has_answers = True
+    is_generated = True
     logged: ClassVar = ("val/token_accuracy", "val/exact_match")
 
     def __init__(

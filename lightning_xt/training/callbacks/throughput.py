@@ -9,7 +9,7 @@ from torch import Tensor
 from lightning_xt.core.batch import LaneBatch, PackedBatch
 from lightning_xt.data.base import DataModule
 from lightning_xt.data.loading.loader import Loader
-from lightning_xt.training.metrics.utilization import count_training_flops, find_peak_flops, measure_peak_memory
+from lightning_xt.training.metrics.utilization import count_module_flops, find_peak_flops, measure_peak_memory
 from lightning_xt.training.step_boundaries import is_logged
 
 SETTLED = 10.0
@@ -160,9 +160,7 @@ def _read_wait(trainer: Trainer) -> float | None:
 
 def _ideal_seconds_per_token(trainer: Trainer, pl_module: LightningModule, seq_len: int) -> float:
     """Return the seconds of a token at the limit of all machines; 0 if the limit is unknown."""
-    network = getattr(pl_module, "network", None)
     dtype = next((kind for name, kind in TYPES.items() if str(trainer.precision).startswith(name)), torch.float32)
     peak = find_peak_flops(pl_module.device, dtype)
-    # A user's module may have no network.
-    flops = None if network is None else count_training_flops(network, seq_len)
+    flops = count_module_flops(pl_module, seq_len)
     return 0.0 if peak is None or flops is None else flops / (peak * trainer.world_size)

@@ -54,6 +54,20 @@ def count_training_flops(network: nn.Module, seq_len: int) -> float | None:
         return None
 
 
+def count_module_flops(module: nn.Module, seq_len: int) -> float | None:
+    """Count the FLOPs of a training step of a model per token; None if an objective has parts of its own.
+
+    See `count_training_flops`; a user's module may have no network.
+    """
+    network = getattr(module, "network", None)
+    if not isinstance(network, nn.Module):
+        return None
+    known = {id(each) for each in network.parameters()}
+    if any(id(each) not in known for each in module.parameters()):
+        return None
+    return count_training_flops(network, seq_len)
+
+
 def find_peak_flops(device: torch.device, dtype: torch.dtype) -> float | None:
     """Return the peak FLOPs a second of dense matrix products: a GPU's from a table or None, a CPU's measured."""
     if device.type == "cuda":

@@ -12,8 +12,14 @@ from lightning_xt.cli import main
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.nn.embeddings.learned_positions import LearnedPositions
 from lightning_xt.training.callbacks import throughput
+from lightning_xt.training.language_model import LanguageModel
 from lightning_xt.training.metrics import utilization
-from lightning_xt.training.metrics.utilization import count_training_flops, find_peak_flops, measure_peak_memory
+from lightning_xt.training.metrics.utilization import (
+    count_module_flops,
+    count_training_flops,
+    find_peak_flops,
+    measure_peak_memory,
+)
 
 
 def test_a_token_costs_six_flops_a_weight_and_its_pairs():
@@ -24,6 +30,15 @@ def test_a_token_costs_six_flops_a_weight_and_its_pairs():
     assert count_training_flops(decoder, 7) == 6 * weights + 3 * 3 * 2 * 2 * 7 * 16
     assert decoder.training
     assert all(torch.equal(before[name], value) for name, value in decoder.state_dict().items())
+
+
+def test_parts_of_an_objective_are_not_counted():
+    options = {"decoder": {"dim": 16, "depth": 1, "attention": {"heads": 2}}}
+    model = LanguageModel.from_config(options)
+    assert count_module_flops(model, 7) == count_training_flops(model.network, 7) > 0
+    objective = {"class_path": "NextToken", "init_args": {"auxiliaries": ["MultiTokenPrediction"]}}
+    assert count_module_flops(LanguageModel.from_config({**options, "objective": objective}), 7) is None
+    assert count_module_flops(torch.nn.Linear(2, 2), 7) is None
 
 
 def test_positions_that_end_before_the_row_does():
@@ -95,7 +110,8 @@ def test_an_unknown_gpu_is_reported_once(monkeypatch, caplog):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Graphics 9000")
     monkeypatch.setattr(throughput, "SETTLED", -1.0)
     monkeypatch.setattr(throughput, "measure_peak_memory", lambda device: 0.0)
-    module = SimpleNamespace(network=Decoder(11, dim=16, depth=1), device=GPU)
+    decoder = Decoder(11, dim=16, depth=1)
+    module = SimpleNamespace(network=decoder, device=GPU, parameters=decoder.parameters)
     trainer = SimpleNamespace(precision="bf16-mixed", world_size=1, global_step=0, train_dataloader=None)
     callback = throughput.Throughput()
     with caplog.at_level(logging.INFO, "lightning.pytorch.utilities.rank_zero"):
@@ -123,7 +139,7 @@ def test_the_fraction_of_all_machines(monkeypatch, precision, dtype):
 
     monkeypatch.setattr(throughput, "find_peak_flops", peak)
     decoder = Decoder(11, dim=16, depth=3)
-    module = SimpleNamespace(network=decoder, device=torch.device("cpu"))
+    module = SimpleNamespace(network=decoder, device=torch.device("cpu"), parameters=decoder.parameters)
     trainer = SimpleNamespace(precision=precision, world_size=4)
     assert throughput._ideal_seconds_per_token(trainer, module, 7) == count_training_flops(decoder, 7) / 4e12
     assert asked == [dtype]
