@@ -1,4 +1,4 @@
-"""How often `ablate` says that a row helps which does nothing. Usage: python benchmarks/false_alarms.py.
+"""False alarms of `ablate` among rows that do nothing. Usage: python benchmarks/false_alarms.py.
 
 Studies are simulated: normal values of a base and of rows that do nothing, and verdicts by the command's own
 functions. A row of the output is a setting: the fractions of its studies in which any row is called better or worse,

@@ -122,7 +122,7 @@ def test_a_run_without_its_metric_says_which_it_has(monkeypatch, metrics, senten
         train_run(None, [], ["val/accuracy"])
 
 
-def test_a_run_that_ends_early_is_none(monkeypatch):
+def test_a_run_that_ends_early_fails(monkeypatch):
     trainer = SimpleNamespace(
         callback_metrics={}, callbacks=[Throughput()], global_step=3, max_steps=9, datamodule=None
     )

@@ -23,7 +23,7 @@ def name_cpu(root: Path = ROOT) -> str:
 
 
 def name_processors(root: Path = ROOT) -> str:
-    """Return the kind of the processor, with the numbers that tell apart those of one name, and of the first GPU."""
+    """Return the kind of the processor, with its family, model and stepping, and that of the first GPU."""
     facts = read_cpu(root)
     numbers = [facts[name] for name in ("cpu family", "model", "stepping") if name in facts]
     cpu = name_cpu(root) + (f" ({'/'.join(numbers)})" if numbers else "")

@@ -14,7 +14,7 @@ CPUINFO = (
 )
 
 
-def test_kinds_of_one_name_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kinds_of_one_name_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert name_processors(tmp_path) == (platform.processor() or platform.machine())
     (tmp_path / "proc").mkdir()

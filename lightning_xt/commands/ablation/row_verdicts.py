@@ -22,7 +22,7 @@ def judge_rows(base: StudyRow, rows: Sequence[StudyRow], variants: Sequence[Vari
     Args:
         base: row of the base.
         rows: the others, with their differences from the base.
-        variants: what they are of; parts of a combination are rows too.
+        variants: their variants; parts of a combination are rows too.
     """
     spread = _share_spread([base, *rows])
     tested = [row for row in rows if row.difference is not None and not row.verdict]

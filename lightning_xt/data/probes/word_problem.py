@@ -20,7 +20,7 @@ class WordProblem(Probe):
     `itertools.permutations`, where g places object g[i] of the order before at place i. The objects follow. Of
     `exact_match`, chance is 1 in 120 with 5 objects; of `token_accuracy`, it is 0.46, because the last object follows
     from the others. With swaps it is 1 in 60 and 0.56, because an odd number of swaps gives odd orders only; after one
-    or two swaps there are few orders, so that one in ten guesses is right.
+    or two swaps there are few orders, so that chance is 1 in 10.
 
     Args:
         objects: number of objects, 2 to 6.

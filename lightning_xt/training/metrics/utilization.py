@@ -55,7 +55,7 @@ def count_training_flops(network: nn.Module, seq_len: int) -> float | None:
 
 
 def count_module_flops(module: nn.Module, seq_len: int) -> float | None:
-    """Count the FLOPs of a training step of a model per token; None if an objective has parts of its own.
+    """Count the FLOPs of a training step of a model per token; None if its objective has parameters.
 
     See `count_training_flops`; a user's module may have no network.
     """
