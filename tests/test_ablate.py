@@ -233,7 +233,7 @@ def test_other_code_must_train_the_base_to_the_same_bits(ablate, monkeypatch):
     runner, _ = ablate(*OPTIONS, *files)
     assert runner.trained == [] and "The code changed" not in Path("study/table.md").read_text()
     ablate(*OPTIONS, *files, "--seeds", "4")
-    assert "- The code changed within 1 rows, such as slow: the base" in Path("study/table.md").read_text()
+    assert "- The code changed within 1 rows, such as slow: a run" in Path("study/table.md").read_text()
     files += ["--seeds", "4"]
     monkeypatch.setattr(ablation_report, "hash_code", lambda: "third")
     monkeypatch.setitem(GAINS, "base", 1e-15)
@@ -254,13 +254,37 @@ def test_other_code_is_checked_on_the_same_processor(ablate, monkeypatch):
         }  # fmt: skip
     sentence = "Trained on one and on another, which round differently: a run repeated on another ends at other bits."
     assert sentence in Path("study/table.md").read_text()
+    monkeypatch.setattr(study, "name_processors", lambda: "a third")
     monkeypatch.setattr(ablation_report, "hash_code", lambda: "other")
-    assert fail(ablate, *OPTIONS, *files) == (
-        "ablate --out study holds a study of other code, which none of its runs can check on this machine: those of "
-        "the base were trained on one, not on another; continue it there, or give another --out"
+    kept = float(read_rows()["base"]["values"].split()[0])
+    with monkeypatch.context() as patch:
+        patch.setitem(GAINS, "base", 0.05)
+        assert fail(ablate, *OPTIONS, *files) == (
+            "ablate --out study holds a study of other code, by which its run repeat/base-0 ended at "
+            f"val/bits_per_byte {kept!r} on one, and now {kept + 0.05!r} on a third, which is not known to be noise; "
+            "continue it there, or give another --out"
+        )
+        patch.setitem(GAINS, "base", 0.001)
+        # Rounded otherwise.
+        assert [key for key, _ in ablate(*OPTIONS, *files)[0].trained] == ["repeat/base-0"]
+    assert "by which its run repeat/base-0 ended" not in Path("study/table.md").read_text()
+
+
+def test_an_overlay_is_added_on_the_same_data_only(ablate):
+    ablate(*OPTIONS, "--variants", *write_overlays("slow"))
+    files = ["--variants", *write_overlays("slow", "fast")]
+    assert fail(ablate, *OPTIONS, *files, data="other") == (
+        "ablate: the data have changed since the study began (their hash is other, not abc); restore them, or give "
+        "another --out"
     )
-    monkeypatch.setattr(study, "name_processors", lambda: "one")
-    assert [key for key, _ in ablate(*OPTIONS, *files)[0].trained] == ["repeat/base-0"]
+    assert not Path("study/speed/fast.json").exists()
+    ablate(*OPTIONS[:-1], "other", "--variants", *write_overlays("slow"))
+    Path("fast.yaml").write_text("# Other data.\ndata: {class_path: TextFiles}\n")
+    with pytest.MonkeyPatch.context() as patch:
+        own = ScriptedRunner.make_result
+        patch.setattr(ScriptedRunner, "make_result", lambda *args: own(*args) | {"data": "other"})
+        ablate(*OPTIONS[:-1], "other", *files, data="other")
+    assert read_rows("other")["fast"]["verdict"] == "worse"
 
 
 def test_other_code_is_checked_by_whichever_run_of_the_base_there_is(ablate, monkeypatch):

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The study of docs/guides/what-helps.md: a base of 0.35 million parameters, and it with each of 88 overlays.
-# About ten hours on two CPU cores; the same command continues a study that was stopped.
+# About ten hours on two CPU cores; the same command continues a study that was stopped. Arguments are further overlays.
 variants=(
   alibi no_positions learned_positions sinusoidal_positions relative_bias fire forgetting contextual rotary_partial
   path gqa mqa latent differential kv_shift laser value_residual value_embedding value_norm window delta_net
@@ -18,5 +18,5 @@ variants=("${variants[@]/#/variants/}")
 overlays="$(dirname "${BASH_SOURCE[0]}")/overlays"
 for name in macaron rotary_partial; do variants=("${variants[@]/#variants\/$name/$overlays/$name}"); done
 variants=("${variants[@]/%/.yaml}")
-lightning-xt ablate -c language/ablation_base.yaml --variants "${variants[@]}" --budget bytes=1.5M \
+lightning-xt ablate -c language/ablation_base.yaml --variants "${variants[@]}" "$@" --budget bytes=1.5M \
   --seeds 3 --floor 10 --workers 2 --threads 1 --out ablations/base

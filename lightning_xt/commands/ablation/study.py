@@ -6,6 +6,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from lightning_xt.commands.ablation.child_process import RunError
 from lightning_xt.commands.ablation.child_training import METRICS
 from lightning_xt.commands.ablation.process_runner import BaseError, Job, Runner
@@ -18,6 +20,8 @@ from lightning_xt.system.time_left import TimeLeft, format_seconds
 
 Report = Callable[[str], None]
 UNTRAINED = "ablate: the base cannot be trained"
+MOST_NOISE = 3.0
+"""Standard deviations of the base's repeats by which a run differs at most on another processor."""
 TRIES = 2
 """Times that a failure which may pass is tried before it is kept."""
 
@@ -78,35 +82,39 @@ class Study:
         return earlier
 
     def _check_code(self) -> None:
-        """Train a run of the base again with the code of today; UserError if it ends elsewhere."""
+        """Train a run of the base again with the code of today; UserError if it ends elsewhere.
+
+        It ends at the same bits if it was trained on this processor. Others round differently, so that one of theirs
+        must be as close as runs with other seeds are.
+        """
         runs = (*self.plan.list_repeats(), *self.plan.list_tuning(), *self.plan.list_probes())
         done = ((run, self.folder.read_result(run.key)) for run in runs if run.variant == BASE)
         finished = [(run, result) for run, result in done if result is not None and "error" not in result]
         if not finished:
             return
-        # Other processors round differently.
         here = name_processors()
-        same = ((run, result["metrics"]) for run, result in finished if result.get("processor", here) == here)
-        if (first := next(same, None)) is None:
-            raise UserError(
-                f"{self.folder.option} holds a study of other code, which none of its runs can check on this machine: "
-                f"those of the base were trained on {finished[0][1]['processor']}, not on {here}; continue it there, "
-                "or give another --out"
-            )
-        run, kept = first
+        same = (each for each in finished if each[1].get("processor", here) == here)
+        run, kept = next(same, finished[0])
         self._report(f"the code has changed since the study began: its run {run.key} is repeated")
         with closing(self._runner.train(self._list_jobs([run]))) as trained:
             ((_, result),) = trained
         if isinstance(result, RunError):
             raise UserError(f"{UNTRAINED}: {result}")
-        found = result["metrics"]
-        # NaN does not equal itself.
-        for name in sorted(kept, key=lambda name: name != self.results.metric):
-            if repr(found.get(name)) != repr(kept[name]):
+        self._check_data(run, result)
+        before, found, metric = kept["metrics"], result["metrics"], self.results.find_metric(run)
+        other = f"{self.folder.option} holds a study of other code, by which its run {run.key} ended at"
+        if kept.get("processor", here) != here:
+            noise = self.results.find_noise()
+            if noise is None or not abs(found[metric] - before[metric]) <= MOST_NOISE * noise:
                 raise UserError(
-                    f"{self.folder.option} holds a study of other code, by which its run {run.key} ended at {name} "
-                    f"{kept[name]!r}, and now {found.get(name)!r}; give another --out"
+                    f"{other} {metric} {before[metric]!r} on {kept['processor']}, and now {found[metric]!r} on {here}, "
+                    "which is not known to be noise; continue it there, or give another --out"
                 )
+            return
+        # NaN does not equal itself.
+        for name in sorted(before, key=lambda name: name != metric):
+            if repr(found.get(name)) != repr(before[name]):
+                raise UserError(f"{other} {name} {before[name]!r}, and now {found.get(name)!r}; give another --out")
 
     def _describe_work(self) -> str:
         """Describe how much is left to train, without validations and probes."""
@@ -139,6 +147,7 @@ class Study:
         left = [name for name in names if self.folder.read_speed(name) is None]
         for number, name in enumerate(left, 1 + len(names) - len(left)):
             costs = self._measure(name)
+            self._check_same_data(name, costs)
             found = costs.get("error") or f"{costs['time_ratio']:.2f} times the base's time"
             self._report(f"speed {number}/{len(names)}  {name}: {found}")
             self.folder.write_speed(name, costs)
@@ -219,7 +228,7 @@ class Study:
         """
         files = self.plan.base if probe is None else [each for each in self.plan.probes if each.name == probe]
         args = [arg for path, _ in files for arg in ("-c", path)] + (list(self.plan.options) if probe is None else [])
-        text = next((each.text for each in self.plan.variants if each.name == name), None)
+        text = self._find_overlay(name)
         # Before the overlays, which change them.
         return args if text is None else [*args, "-c", str(self.folder.write_overlay(name, text))]
 
@@ -230,6 +239,18 @@ class Study:
             return []
         costs = self.folder.read_speed(run.variant) or {}
         return list_rate_options(costs.get("optimizer") or {}, rate)
+
+    def _check_same_data(self, name: str, costs: Mapping[str, Any]) -> None:
+        """Raise a UserError if the data have changed before a variant is added to a study."""
+        base, text = self.folder.read_speed(BASE) or {}, self._find_overlay(name)
+        if "error" not in costs and costs["data"] != base["data"] and "data" not in yaml.safe_load(text or "{}"):
+            raise UserError(
+                f"ablate: the data have changed since the study began (their hash is {str(costs['data'])[:16]}, not "
+                f"{str(base['data'])[:16]}); restore them, or give another --out"
+            )
+
+    def _find_overlay(self, name: str) -> str | None:
+        return next((each.text for each in self.plan.variants if each.name == name), None)
 
     def _check_data(self, run: Run, result: Mapping[str, Any]) -> None:
         """Raise a UserError if the data of a study have changed since it began; a variant may have its own."""

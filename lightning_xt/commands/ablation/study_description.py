@@ -112,6 +112,7 @@ def _describe_processors(results: StudyResults) -> Iterator[str]:
 def _describe_code(results: StudyResults) -> Iterator[str]:
     if mixed := results.list_mixed():
         yield (
-            f"The code changed within {len(mixed)} rows, such as {mixed[0]}: the base was trained again to the same "
-            "bits, they were not (runs.csv has a hash of the code of each run)."
+            f"The code changed within {len(mixed)} rows, such as {mixed[0]}: a run of the base was trained again and "
+            "ended at the same bits, or on another processor within its noise; the rows were not (runs.csv has a hash "
+            "of the code of each run)."
         )

@@ -105,6 +105,11 @@ class StudyResults:
     def _list_tuning(self, variant: str) -> list[Run]:
         return [Run(variant, TUNING_SEED, "tuning", rate) for rate in self.plan.rates]
 
+    def find_noise(self) -> float | None:
+        """Return the standard deviation of the base's repeats; None if there are fewer than two."""
+        values = list(self.list_values(BASE).values())
+        return average(values).deviation if values else None
+
     def list_values(self, variant: str, purpose: str = "repeat") -> dict[int, float]:
         """Return the metric of the repeats of a variant that are done, by their seeds."""
         found = {seed: self._read(Run(variant, seed, purpose)) for seed in range(self.plan.most_repeats)}
