@@ -49,7 +49,7 @@ with thread_waits.ThreadWaits(meter, every=0.01) as waits:
     import torch
 
     torch.set_num_threads(max(2, len(os.sched_getaffinity(0))))
-    values = torch.randn(1 << 18, generator=torch.Generator().manual_seed(0))
+    values = torch.randn(1 << 17, generator=torch.Generator().manual_seed(0))
     for meter.others in (0.0, 1.0, 0.0, 1.0):
         until = time.monotonic() + 5
         while waits.sleep != bool(meter.others) and time.monotonic() < until:
