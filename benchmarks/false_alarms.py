@@ -2,8 +2,8 @@
 
 Studies are simulated: normal values of a base and of rows that do nothing, and verdicts by the command's own
 functions. A row of the output is a setting: the fractions of its studies in which any row is called better or worse,
-and likely so or more; and of the rows with a real effect of three standard deviations of a run, those that are found by
-each. Nothing is trained.
+at least likely so, and by Welch's test alone; and of the rows with a real effect of three standard deviations of a run,
+those that are found by the first two. Nothing is trained.
 """
 
 import argparse
@@ -12,14 +12,14 @@ from random import Random
 
 from common import report, say
 
-from lightning_xt.commands.ablation.mean_tests import average, compare_means
+from lightning_xt.commands.ablation.mean_tests import SIGNIFICANT, average, compare_means
 from lightning_xt.commands.ablation.row_verdicts import judge_rows
 from lightning_xt.commands.ablation.study_rows import StudyRow
 
 EFFECT = 3.0
 """Effect of the rows that do something, in standard deviations of a run."""
 EFFECTIVE = 5
-"""Rows that do something, in the settings that have them."""
+"""Most rows of a study that do something, where effects are to be found."""
 SETTINGS = {
     "80_rows": {},
     "80_rows_2_seeds": {"seeds": 2},
@@ -49,17 +49,19 @@ def main() -> None:
 
 def measure(studies: int, **setting: float) -> dict[str, float]:
     """Return the fractions of studies with a false alarm, and of real effects that are found."""
-    random, counts = Random(0), {"better_or_worse": 0, "likely": 0}
+    random, counts = Random(0), {"better_or_worse": 0, "likely": 0, "by_welch_alone": 0}
     for _ in range(studies):
-        verdicts = simulate(random, **setting)
-        sure = any(verdict in ("better", "worse") for verdict in verdicts)
+        rows = simulate(random, **setting)
+        sure = any(row.verdict in ("better", "worse") for row in rows)
         counts["better_or_worse"] += sure
-        counts["likely"] += sure or any(verdict.startswith("likely") for verdict in verdicts)
+        counts["likely"] += sure or any(row.verdict.startswith("likely") for row in rows)
+        counts["by_welch_alone"] += any(row.p is not None and row.p < SIGNIFICANT for row in rows)
     found = {f"false_alarm_{name}": round(count / studies, 3) for name, count in counts.items()}
+    effective = min(EFFECTIVE, int(setting.get("rows", EFFECTIVE)))
     effects = [
-        verdict
+        row.verdict
         for _ in range(studies // 10)
-        for verdict in simulate(random, effective=EFFECTIVE, **setting)[:EFFECTIVE]
+        for row in simulate(random, effective=effective, **setting)[:effective]
     ]
     found["found_better"] = round(effects.count("better") / len(effects), 3)
     found["found_likely"] = round((effects.count("better") + effects.count("likely better")) / len(effects), 3)
@@ -75,8 +77,8 @@ def simulate(
     differ: float = 0.0,
     wild: float = 1.0,
     effective: int = 0,
-) -> list[str]:
-    """Return the verdicts of a study, those of rows with an effect first.
+) -> list[StudyRow]:
+    """Return the judged rows of a study, those with an effect first.
 
     Args:
         random: draws.
@@ -90,11 +92,11 @@ def simulate(
     """
     base = make_row("base", [random.gauss(0, 1) for _ in range(floor)])
     found = []
-    for number in range(max(rows, effective)):
+    for number in range(rows):
         own = spread * math.exp(random.gauss(0, differ)) * (wild if number % 20 == 19 else 1.0)
         values = [random.gauss(-EFFECT if number < effective else 0, own) for _ in range(seeds)]
         found.append(make_row(str(number), values, base))
-    return [row.verdict for row in judge_rows(base, found)]
+    return judge_rows(base, found)
 
 
 def make_row(name: str, values: list[float], base: StudyRow | None = None) -> StudyRow:

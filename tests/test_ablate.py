@@ -173,12 +173,21 @@ def test_a_rate_that_is_tried_again_and_wins_trains_the_repeats_again(ablate):
     assert {name: row["learning_rate"] for name, row in read_rows().items()} == {
         "base": "0.02", "slow": "0.01", "fast": "0.02"
     }  # fmt: skip
+    with open("study/runs.csv", newline="") as file:
+        rates = {row["run"]: row["learning rate"] for row in csv.DictReader(file)}
+    assert (rates["tuning/slow-0.02"], rates["repeat/slow-0"], rates["repeat/fast-0"]) == ("0.02", "0.01", "0.02")
+    # A result of a version that kept no rate is not trained again.
+    kept = json.loads(Path("study/results/repeat/fast-0.json").read_text())
+    assert kept.pop("rate") == 0.02
+    Path("study/results/repeat/fast-0.json").write_text(json.dumps(kept))
+    assert ablate(*options)[0].trained == []
     Path("study/results/tuning/slow-0.02.json").unlink()
     runner, _ = ablate(*options)
     assert [key for key, _ in runner.trained] == ["tuning/slow-0.02", *(f"repeat/slow-{seed}" for seed in range(3))]
     assert "--model.optimizer.lr=0.02" in dict(runner.trained)["repeat/slow-0"]
     with open("study/runs.csv", newline="") as file:
-        assert {row["learning rate"] for row in csv.DictReader(file) if row["purpose"] == "repeat"} == {"0.02"}
+        rows = [row for row in csv.DictReader(file) if row["purpose"] == "repeat" and row["run"] != "repeat/fast-0"]
+    assert {row["learning rate"] for row in rows} == {"0.02"}
 
 
 def test_an_overlay_without_the_metric_of_the_base_says_so(ablate, monkeypatch):

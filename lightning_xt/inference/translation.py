@@ -34,7 +34,7 @@ Length = TypeVar("Length", int, Tensor)
 
 
 def limit_target(length: Length) -> Length:
-    """Return the most tokens of a target whose source has some, where nothing else is asked for."""
+    """Return the most tokens that a translation has by default, from the length of its source."""
     return 2 * length + 32
 
 

@@ -133,7 +133,8 @@ class Study:
         if result is None or "error" in result:
             return result is None
         # A result of the base of another --probe_metric, or of another learning rate, whose tuning was tried again.
-        is_another = run.purpose != "tuning" and result.get("rate") != self._choose_rate(run)
+        rate = self._choose_rate(run)
+        is_another = run.purpose != "tuning" and result.get("rate", rate) != rate
         return is_another or not self.results.has_metric(run, result)
 
     def _choose_rate(self, run: Run) -> float | None:

@@ -78,7 +78,8 @@ def format_runs(results: StudyResults) -> str:
         if (result := results.folder.read_result(run.key)) is not None:
             identity = {"run": run.key, "variant": run.variant, "purpose": run.purpose, "seed": run.seed}
             identity["probe"] = run.probe or ""
-            identity["learning rate"] = result.get("rate")
+            # A failed run of --tune keeps none.
+            identity["learning rate"] = result.get("rate", run.rate)
             kept = {name: value for name, value in result.items() if name not in ("metrics", "output", "data", "rate")}
             found.append({**identity, **result.get("metrics", {}), **kept})
     return _write_csv(list(dict.fromkeys(name for each in found for name in each)), found)
